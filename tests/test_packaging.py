@@ -1,4 +1,4 @@
-"""The wheel and the sdist, each installed into a fresh environment outside the repository, hold one import root."""
+"""The wheel and the sdist, each installed in a fresh environment, hold one import root and all the files."""
 
 import ast
 import configparser
@@ -86,7 +86,7 @@ def third_party_imports() -> Iterator[tuple[str, Path]]:
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Build the wheel and the sdist from a copy: a build leaves folders behind that later builds would pick up."""
+    """Build the wheel and the sdist from a copy: a build leaves folders that a later build would pick up."""
     folder = tmp_path_factory.mktemp("build")
     shutil.copytree(ROOT, folder / "source", symlinks=True, ignore=LEFT_BEHIND)
     run(sys.executable, "-m", "build", "--no-isolation", "--sdist", "--wheel", "source", cwd=folder)
