@@ -27,25 +27,44 @@ third party that holds the key; here the label holder does, and sees masked numb
 Nesterov, Soviet Math. Doklady 27 (1983).
 """
 
+import abc
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vfl.crypto.fresh import FreshCiphertexts
 from vfl.crypto.innerproduct import Evaluator, Format, KeyHolder
+from vfl.crypto.packing import PaillierEvaluator, PaillierKeyHolder
+from vfl.crypto.paillier import PrivateKey
+from vfl.crypto.paillier_proof import CHALLENGES
 from vfl.crypto.rng import Rng
 from vfl.errors import InvalidData
 from vfl.protocols.channel import Channel
 from vfl.protocols.wire import Array, Bytes, Ciphers, Declaration, Leakage, Message, Role
 
-__all__ = ["ROWS_PER_COLUMN", "GuestSide", "Plan", "guest", "host", "host_scores", "guest_scores", "smallest_batch"]
+__all__ = [
+    "ROWS_PER_COLUMN",
+    "SCHEMES",
+    "GuestSide",
+    "Plan",
+    "Scheme",
+    "batch_rows",
+    "guest",
+    "guest_scores",
+    "host",
+    "host_scores",
+    "make_format",
+    "scheme",
+    "smallest_batch",
+]
 
 FloatArray = NDArray[np.float64]
 ROWS_PER_COLUMN = 16
+SCHEMES = ("ckks", "paillier")
 
 
 class PublicKey(Message, frozen=True, kw_only=True):
@@ -203,6 +222,67 @@ class GuestSide:
     finished: Callable[[int, FloatArray, FloatArray], bool]
 
 
+class Scheme(abc.ABC):
+    """An encryption scheme for one training: both roles derive it from agreed parameters.
+
+    Attributes
+    ----------
+    key_bytes : int
+        Size of the public key in bytes.
+    """
+
+    key_bytes: int
+
+    @abc.abstractmethod
+    def generate(self, rng: Rng) -> KeyHolder:
+        """Return a key holder with a fresh key."""
+
+    @abc.abstractmethod
+    def evaluator(self, public_bytes: bytes) -> Evaluator[Any, Any]:
+        """Validate a public key and return an evaluator under it. Raises InvalidKey."""
+
+
+@final
+class PaillierScheme(Scheme):
+    """Paillier with several residuals per plaintext."""
+
+    def __init__(self, layout: Format, key_bits: int) -> None:
+        self._format, self._key_bits = layout, key_bits
+        self.key_bytes = (1 + CHALLENGES) * (key_bits // 8)
+
+    def generate(self, rng: Rng) -> KeyHolder:
+        """Return a key holder with a fresh modulus."""
+        return PaillierKeyHolder(self._format, PrivateKey.generate(rng, self._key_bits))
+
+    def evaluator(self, public_bytes: bytes) -> Evaluator[Any, Any]:
+        """Check the modulus and its proof."""
+        return PaillierEvaluator.from_public(self._format, public_bytes)
+
+
+@final
+class CKKSScheme(Scheme):
+    """CKKS with rows in slots."""
+
+    def __init__(self, layout: Format) -> None:
+        from vfl.crypto import ckks  # loads TenSEAL
+
+        self._format, self._ckks = layout, ckks
+        self.key_bytes = ckks.PUBLIC_BYTES
+
+    def generate(self, rng: Rng) -> KeyHolder:
+        """Return a key holder with a fresh key; SEAL draws its randomness from the operating system itself."""
+        return self._ckks.CKKSKeyHolder(self._format)
+
+    def evaluator(self, public_bytes: bytes) -> Evaluator[Any, Any]:
+        """Check the parameters and every residue of the key."""
+        return self._ckks.CKKSEvaluator.from_public(self._format, public_bytes)
+
+
+def scheme(name: str, layout: Format, key_bits: int) -> Scheme:
+    """Return the scheme that both parties agreed on: ``"ckks"``, or ``"paillier"`` with a modulus of `key_bits`."""
+    return CKKSScheme(layout) if name == "ckks" else PaillierScheme(layout, key_bits)
+
+
 def _silent(done: int, total: int) -> None:
     """Report no progress."""
 
@@ -216,8 +296,7 @@ async def guest(
     penalty: FloatArray,
     side: GuestSide,
     plan: Plan,
-    key: KeyHolder,
-    sizes: Evaluator[Any, Any],
+    scheme: Scheme,
     rng: Rng,
     progress: Progress = _silent,
 ) -> FloatArray:
@@ -230,10 +309,8 @@ async def guest(
     penalty : ndarray, shape (guest columns, guest columns)
     side : GuestSide
     plan : Plan
-    key : KeyHolder
-        Fresh for this training.
-    sizes : Evaluator
-        For the sizes of the messages only: an evaluator under the guest's own public key.
+    scheme : Scheme
+        A key is generated for this training alone.
     rng : Rng
     progress : callable
         (batches done, batches at most).
@@ -246,6 +323,8 @@ async def guest(
     -------
     The guest learns z_H of every row at every epoch; the host learns its gradient of every batch.
     """
+    key = scheme.generate(rng)
+    sizes = scheme.evaluator(key.public_bytes)
     await host.send(PublicKey(key=key.public_bytes))
     block = Nesterov(penalty, plan.momentum)
     scores = np.zeros(plan.rows)
@@ -272,8 +351,7 @@ async def host(
     matrix: FloatArray,
     penalty: FloatArray,
     plan: Plan,
-    make_evaluator: Callable[[bytes], Evaluator[Any, Any]],
-    key_bytes: int,
+    scheme: Scheme,
     rng: Rng,
     progress: Progress = _silent,
 ) -> FloatArray:
@@ -285,10 +363,7 @@ async def host(
     matrix : ndarray, shape (rows + validation rows, host columns)
     penalty : ndarray, shape (host columns, host columns)
     plan : Plan
-    make_evaluator : callable
-        Validates the guest's public key and returns the evaluator for it.
-    key_bytes : int
-        Size of the public key in bytes.
+    scheme : Scheme
     rng : Rng
     progress : callable
 
@@ -300,7 +375,7 @@ async def host(
     -------
     As for :func:`guest`.
     """
-    evaluator = make_evaluator((await guest.recv(PublicKey, key_bytes=key_bytes)).key)
+    evaluator = scheme.evaluator((await guest.recv(PublicKey, key_bytes=scheme.key_bytes)).key)
     largest = np.maximum(np.abs(matrix).max(axis=0), 1e-12)
     prepared = [evaluator.prepare(matrix[rows] / largest) for rows in plan.batches]
     block = Nesterov(penalty, plan.momentum)

@@ -29,6 +29,7 @@ __all__ = [
     "Bounded",
     "Bytes",
     "Ciphers",
+    "OPT_IN",
     "Declaration",
     "Leakage",
     "Message",

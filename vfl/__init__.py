@@ -1,3 +1,63 @@
-"""Vertical federated learning between two organisations that hold different columns of the same rows."""
+"""Train and use one model over different columns of the same customers, without showing each other the data.
+
+The names below are everything a user needs; they are imported when first used, so that ``import vfl`` is light.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from vfl.align import align, train_test_split
+    from vfl.data import read_table
+    from vfl.linear import LinearRegression, LogisticRegression
+    from vfl.model import load
+    from vfl.outcome import record_metrics
+    from vfl.session import Session, Simulation, connect, current, simulate
+
+__all__ = [
+    "LinearRegression",
+    "LogisticRegression",
+    "Session",
+    "Simulation",
+    "__version__",
+    "align",
+    "connect",
+    "current",
+    "load",
+    "read_table",
+    "record_metrics",
+    "simulate",
+    "train_test_split",
+]
+
+_HOMES = {
+    "LinearRegression": "linear",
+    "LogisticRegression": "linear",
+    "Session": "session",
+    "Simulation": "session",
+    "align": "align",
+    "connect": "session",
+    "current": "session",
+    "load": "model",
+    "read_table": "data",
+    "record_metrics": "outcome",
+    "simulate": "session",
+    "train_test_split": "align",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vfl' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(f"vfl.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted(__all__)

@@ -1,0 +1,419 @@
+"""Sessions between two parties: :func:`connect` over the network, :func:`simulate` within one process.
+
+Both run the same calls in the same order. Inside ``with vfl.connect(...)`` the session is ambient, so that estimators keep
+scikit-learn's shape. The simulation is not a second implementation: the same bytes pass through the same codec.
+"""
+
+import contextlib
+import contextvars
+import hashlib
+import json
+import os
+import platform
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from vfl.config import Config, PolicyConfig, load_config
+from vfl.crypto.rng import Rng, SystemRng
+from vfl.crypto.signatures import IdentityKey, fingerprint
+from vfl.errors import ChannelClosed, Deadlock, LocalProtocolError, PeerAborted, PolicyRefused
+from vfl.progress import Phases
+from vfl.protocols.channel import Channel, Party, Record, Waiting, memory_pair, run
+from vfl.protocols.record import Transcript
+from vfl.protocols.session import PROTOCOL_VERSION, Peer, agree, checkpoint, handshake
+from vfl.protocols.wire import OPT_IN, Leakage, Role
+
+__all__ = ["Connection", "Session", "Simulation", "connect", "current", "simulate"]
+
+T = TypeVar("T")
+_current: contextvars.ContextVar["Session | None"] = contextvars.ContextVar("vfl_session", default=None)
+
+
+def software() -> dict[str, str]:
+    """Return the versions of what takes part in a run."""
+    versions = {"python": platform.python_version(), "protocol": str(PROTOCOL_VERSION)}
+    for package in ("vfl", "numpy", "gmpy2", "tenseal", "cryptography", "grpcio", "rbcl"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
+
+
+@dataclass
+class Facts:
+    """What a session collects for its report."""
+
+    alignment: dict[str, int | str] = field(default_factory=dict)
+    parameters: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    scored: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # model name -> (labels, probabilities)
+    history: list[tuple[int, float]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class Session:
+    """One party's side of a joint run; made by :func:`connect` and :func:`simulate`.
+
+    Attributes
+    ----------
+    channel : Channel
+    policy : PolicyConfig
+    rng : Rng
+        Source of all secret randomness.
+    transcript : Transcript
+        Every message that crossed, as this party saw it.
+    phases : Phases
+    facts : Facts
+    peer : Peer
+        Set by the handshake.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        identity: IdentityKey,
+        pinned: bytes,
+        policy: PolicyConfig,
+        verbose: int,
+        wait: Callable[[Waiting], None] | None = None,
+    ) -> None:
+        self.channel, self.identity, self.policy = channel, identity, policy
+        self.rng: Rng = SystemRng()
+        self.started = datetime.now(UTC)
+        self.transcript = Transcript()
+        self.facts = Facts()
+        self.peer: Peer
+        self._wait, self._pinned, self._calls = wait, pinned, 0
+        channel.observe(self._enforce)
+        channel.observe(self.transcript)
+        traffic = channel.bytes
+        self.phases = Phases(channel.me.name, lambda: (traffic["sent"], traffic["received"]), verbose)
+
+    @property
+    def name(self) -> str:
+        """This party's name."""
+        return self.channel.me.name
+
+    @property
+    def role(self) -> Role:
+        """This party's role."""
+        return self.channel.me.role
+
+    def run(self, role: Coroutine[Waiting, None, T]) -> T:
+        """Run a protocol role over the session's channel."""
+        return run(role, self._wait)
+
+    def start(self) -> None:
+        """Run the handshake.
+
+        Raises
+        ------
+        ConfigMismatch, PeerAuthenticationError
+        """
+        shared = {"minimum intersection": str(self.policy.minimum_intersection)}
+        own = software() | {"accept_leakage": ",".join(sorted(self.policy.accept_leakage))}
+        with self.phases.phase("handshake"):
+            self.peer = self.run(handshake(self.channel, self.identity, self._pinned, shared, own, self.rng))
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Fingerprints of both identity keys by party name."""
+        return {self.name: fingerprint(self.identity.public_bytes), self.peer.name: self.peer.fingerprint}
+
+    def call(self, operation: str, shared: Mapping[str, object], own: Mapping[str, object]) -> dict[str, str]:
+        """Agree on a call with the peer before any data moves; return the peer's own facts.
+
+        Raises
+        ------
+        ConfigMismatch
+            Naming every field that differs.
+        """
+        self._calls += 1
+        fields = {"call": operation, "number of the call": str(self._calls)}
+        fields |= {name: str(value) for name, value in shared.items()}
+        return self.run(agree(self.channel, fields, {name: str(value) for name, value in own.items()}))
+
+    def checkpoint(self) -> None:
+        """Compare the transcript hashes with the peer."""
+        self.run(checkpoint(self.channel))
+
+    def commitment(self, schema: object) -> str:
+        """Return a salted hash of a schema: it fixes the columns without showing them."""
+        salt = self.rng.bytes(16)
+        digest = hashlib.sha256(salt + json.dumps(schema, default=str).encode()).hexdigest()
+        self.facts.parameters["schema salt"] = salt.hex()
+        return digest
+
+    def require_leakage(self, *classes: Leakage) -> None:
+        """Refuse to go on unless both configurations accept these classes.
+
+        Raises
+        ------
+        PolicyRefused
+            Naming the party whose configuration does not accept, and what.
+        """
+        accepted = {self.name: set(self.policy.accept_leakage), self.peer.name: self.peer.own["accept_leakage"].split(",")}
+        for party, names in accepted.items():
+            missing = [str(leak) for leak in classes if str(leak) not in names]
+            if missing:
+                raise PolicyRefused(
+                    f"{party} does not accept the leakage {', '.join(missing)} that this protocol has; docs/leakage.md says "
+                    f"what it means; to accept it, name it in accept_leakage of {party}'s configuration"
+                )
+
+    def require_columns(self, names: tuple[str, ...]) -> None:
+        """Refuse columns that the policy does not allow.
+
+        Raises
+        ------
+        PolicyRefused
+        """
+        denied = [] if "*" in self.policy.columns else [name for name in names if name not in self.policy.columns]
+        if denied:
+            raise PolicyRefused(
+                f"{self.name}: policy.columns does not allow {', '.join(denied)}; have them approved and add them there"
+            )
+
+    def _enforce(self, record: Record) -> None:
+        """Stop a message of a leakage class that this party's policy does not accept."""
+        if record.leakage in OPT_IN and str(record.leakage) not in self.policy.accept_leakage:
+            raise PolicyRefused(f"{self.name}: {record.kind} has leakage {record.leakage}, which is not accepted")
+
+
+def current() -> Session:
+    """Return the ambient session.
+
+    Raises
+    ------
+    LocalProtocolError
+        Outside ``with vfl.connect(...)`` and :func:`simulate`.
+    """
+    session = _current.get()
+    if session is None:
+        raise LocalProtocolError("no session: call this inside `with vfl.connect(...)` or `vfl.simulate(...)`")
+    return session
+
+
+@contextlib.contextmanager
+def ambient(session: Session) -> Iterator[Session]:
+    """Make a session the ambient one; tell the peer when an error ends it."""
+    token = _current.set(session)
+    try:
+        session.start()
+        yield session
+    except BaseException as error:
+        session.channel.abort(error)
+        raise
+    finally:
+        _current.reset(token)
+
+
+class Connection:
+    """The context manager that :func:`connect` returns."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Session:
+        """Connect, shake hands, open the audit log and make the session ambient."""
+        from vfl.outcome import Outcome  # the report's dependencies, needed by real runs only
+        from vfl.protocols.grpc import Endpoint
+        from vfl.protocols.grpc import connect as dial
+
+        config = self._config
+        me = Party(config.party.name, config.party.role)
+        peer = Party(config.peer.name, Role.HOST if me.role is Role.GUEST else Role.GUEST)
+        identity = config.identity()
+        endpoint = Endpoint(
+            listen=config.peer.listen,
+            connect=config.peer.connect,
+            key_pem=identity.to_pem(),
+            certificate_pem=config.certificate(),
+            peer_certificate_pem=config.pinned(),
+            wait_seconds=config.peer.wait_seconds,
+            silence_seconds=config.peer.silence_seconds,
+            stall_seconds=config.peer.stall_seconds,
+        )
+        with contextlib.ExitStack() as stack:
+            channel = dial(endpoint, me, peer)
+            stack.callback(channel.close)
+            session = Session(channel, identity, config.pinned_key(), config.policy, config.run.verbose)
+            stack.enter_context(ambient(session))
+            stack.enter_context(Outcome(session, config.path(config.run.output)))
+            self._stack = stack.pop_all()
+        return session
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Write the report, close the log and the connection; tell the peer about an error."""
+        self._stack.__exit__(kind, error, trace)
+
+
+def connect(config: str | os.PathLike[str] | Config) -> Connection:
+    """Open a session with the peer that a configuration names.
+
+    Parameters
+    ----------
+    config : path or Config
+        A TOML file as :mod:`vfl.config` describes it.
+
+    Returns
+    -------
+    Connection
+        A context manager; its value is the :class:`Session`, which is ambient inside.
+
+    Raises
+    ------
+    ConfigError
+        At once, if the file is wrong.
+    ChannelTimeout, PeerAuthenticationError, ConfigMismatch
+        On entering, if the peer is not there, is somebody else or is configured otherwise.
+
+    Examples
+    --------
+    >>> with vfl.connect("bank.toml"):  # doctest: +SKIP
+    ...     rows = vfl.align(customers, on="phone")
+    """
+    loaded = config if isinstance(config, Config) else load_config(config)
+    for check in (loaded.identity, loaded.certificate, loaded.pinned):
+        check()
+    return Connection(loaded)
+
+
+class _Room:
+    """Where the threads of a simulation wait for each other; notices when all do."""
+
+    def __init__(self, parties: list[str]) -> None:
+        self._condition = threading.Condition()
+        self._present = set(parties)
+        self._waiting: dict[str, Waiting] = {}
+
+    def wait(self, waiting: Waiting) -> None:
+        with self._condition:
+            self._waiting[waiting.party] = waiting
+            self._condition.notify_all()
+            try:
+                while not waiting.ready():
+                    if self._present <= set(self._waiting) and not any(w.ready() for w in self._waiting.values()):
+                        raise Deadlock("; ".join(f"{w.party} waits for {w.kind}" for w in self._waiting.values()))
+                    self._condition.wait()
+            finally:
+                del self._waiting[waiting.party]
+
+    def changed(self) -> None:
+        with self._condition:
+            self._condition.notify_all()
+
+    def leave(self, party: str) -> None:
+        with self._condition:
+            self._present.discard(party)
+            self._condition.notify_all()
+
+
+class Simulation(Mapping[str, Any]):
+    """What :func:`simulate` returns: each party's result by name, and what each party saw.
+
+    Attributes
+    ----------
+    sessions : dict of str to Session
+    """
+
+    def __init__(self, results: dict[str, Any], sessions: dict[str, Session]) -> None:
+        self._results, self.sessions = results, sessions
+
+    def __getitem__(self, name: str) -> Any:
+        """Return what the party's function returned."""
+        return self._results[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the parties' names."""
+        return iter(self._results)
+
+    def __len__(self) -> int:
+        """Return the number of parties."""
+        return len(self._results)
+
+    @property
+    def transcript(self) -> Transcript:
+        """Every message in the order of the first party, the guest."""
+        return next(iter(self.sessions.values())).transcript
+
+    def view(self, party: str) -> Transcript:
+        """Return everything that crossed, as this party saw it."""
+        return self.sessions[party].transcript
+
+
+def simulate(
+    *,
+    accept_leakage: tuple[str, ...] | list[str] = (),
+    minimum_intersection: int = 1,
+    verbose: int = 0,
+    **parties: Callable[[], Any],
+) -> Simulation:
+    """Run the parties' functions in this process, over the same bytes that a network would carry.
+
+    Parameters
+    ----------
+    accept_leakage : sequence of str
+        What both parties accept, as in ``policy.accept_leakage``.
+    minimum_intersection : int
+        As in ``policy.minimum_intersection``.
+    verbose : int
+        1 shows progress.
+    **parties : callable
+        Two functions without arguments by party name; the first is the guest (label holder).
+
+    Returns
+    -------
+    Simulation
+        ``result["bank"]`` is what that party's function returned, ``result.transcript`` all messages.
+
+    Raises
+    ------
+    VFLError
+        The first error of either party.
+    """
+    if len(parties) != 2:
+        raise LocalProtocolError(f"two parties are needed, the guest first; have {len(parties)}")
+    members = [Party(name, role) for name, role in zip(parties, (Role.GUEST, Role.HOST), strict=True)]
+    ends, keys = memory_pair(*members), [IdentityKey.generate(), IdentityKey.generate()]
+    room = _Room(list(parties))
+    policy = PolicyConfig(
+        accept_leakage=tuple(accept_leakage), columns=("*",), minimum_intersection=minimum_intersection
+    )
+    sessions: dict[str, Session] = {}
+    for end, key, pinned in zip(ends, keys, reversed(keys), strict=True):
+        end.on_change = room.changed
+        sessions[end.me.name] = Session(end, key, pinned.public_bytes, policy, verbose, room.wait)
+    results: dict[str, Any] = {}
+    errors: list[BaseException] = []
+
+    def work(name: str) -> None:
+        session = sessions[name]
+        try:
+            with ambient(session):
+                results[name] = parties[name]()
+        except BaseException as error:  # noqa: BLE001 - carried to the caller's thread
+            errors.append(error)
+        finally:
+            session.channel.close()
+            room.leave(name)
+
+    threads = [threading.Thread(target=work, args=(name,), name=f"vfl {name}") for name in parties]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise next((e for e in errors if not isinstance(e, PeerAborted | ChannelClosed)), errors[0])
+    return Simulation({name: results[name] for name in parties}, sessions)
