@@ -1,0 +1,305 @@
+"""Data in: features, labels, targets and weights of one party as checked arrays.
+
+Every refusal names the party, the columns, a count and a remedy, and never the value of a row (the classes of
+labels are named: they are this party's own). Nothing here talks to a peer, so nothing is revealed to one.
+The functions on tables come from :mod:`vfl.tables` and can be imported from here.
+"""
+
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+from numpy.typing import NDArray
+
+from vfl.errors import InvalidData, MissingValues
+from vfl.tables import (
+    Table,
+    as_frame,
+    columns_of,
+    like,
+    listed,
+    number_of_rows,
+    read_table,
+    schema,
+    shortened,
+    take_columns,
+    take_rows,
+    without_columns,
+)
+
+__all__ = [
+    "FeatureMatrix",
+    "Labels",
+    "Table",
+    "columns_of",
+    "features",
+    "labels",
+    "like",
+    "number_of_rows",
+    "read_table",
+    "schema",
+    "take_columns",
+    "take_rows",
+    "targets",
+    "weights",
+    "without_columns",
+]
+
+LARGEST = 1e100  # beyond this a value is a mark for "missing" or an error, not a measurement
+EXACT_INTEGERS = 2.0**53  # float64 holds every integer up to here
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMatrix:
+    """The numeric columns of one party.
+
+    Attributes
+    ----------
+    values : ndarray of float64, shape (rows, columns)
+        C-contiguous, finite, at most 1e100 in absolute value.
+    names : tuple of str
+        One name per column, all different.
+    """
+
+    values: NDArray[np.float64]
+    names: tuple[str, ...]
+
+    @property
+    def constant_columns(self) -> tuple[str, ...]:
+        """Names of the columns that hold a single value: allowed, but without use to a model."""
+        same = (self.values == self.values[0]).all(axis=0)
+        return tuple(name for name, constant in zip(self.names, same, strict=True) if constant)
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Binary labels, encoded.
+
+    Attributes
+    ----------
+    encoded : ndarray of float64, shape (rows,)
+        0 for the first class and 1 for the second.
+    classes : ndarray, shape (2,)
+        The two classes, sorted as scikit-learn's ``classes_``.
+    """
+
+    encoded: NDArray[np.float64]
+    classes: NDArray[Any]
+
+
+def features(table: Table, party: str, *, minimum_rows: int = 2) -> FeatureMatrix:
+    """Return the columns of `table` as one float64 matrix.
+
+    Parameters
+    ----------
+    table : table
+        Numeric and Boolean columns only, without identifiers and labels.
+    party : str
+        Name of this party, for error texts.
+    minimum_rows : int
+        Fewest rows allowed: two to fit a model, one to predict.
+
+    Raises
+    ------
+    InvalidData
+        No or too few rows, no columns, repeated names, columns that are not numbers, infinite values,
+        values beyond 1e100, integers beyond 2^53 (they are identifiers rather than measurements).
+    MissingValues
+        Nulls or NaN.
+    """
+    names = columns_of(table, party)
+    rows = number_of_rows(table, party)
+    if not names:
+        raise InvalidData(f"{party}: the table has no feature columns")
+    if rows < minimum_rows:
+        raise InvalidData(f"{party}: the table has {rows} rows; at least {minimum_rows} are needed")
+    values = _array_values(table, party) if isinstance(table, np.ndarray) else _frame_values(table, party)
+    _check_finite(values, names, party)
+    return FeatureMatrix(values, names)
+
+
+def labels(y: Any, party: str, *, rows: int | None = None) -> Labels:
+    """Return binary labels as 0 and 1.
+
+    Parameters
+    ----------
+    y : array-like, shape (rows,)
+        Any two values: {0, 1}, {-1, 1}, Booleans, two strings.
+    party : str
+        Name of this party, for error texts.
+    rows : int, optional
+        Number of labels expected.
+
+    Raises
+    ------
+    InvalidData
+        Another number of classes than two, mixed types, another length than `rows`.
+    MissingValues
+        Nulls or NaN.
+    """
+    values = _vector(y, "labels", party, rows)
+    if values.dtype.kind not in "biufUO":
+        raise InvalidData(f"{party}: labels of type {values.dtype}; use two numbers, strings or Booleans")
+    classes, encoded, counts = np.unique(values, return_inverse=True, return_counts=True)
+    if len(classes) != 2:
+        shown = shortened([f"{name!r}: {n} rows" for name, n in zip(classes.tolist(), counts, strict=True)])
+        remedy = "for a number use a regression" if len(classes) > 2 else "a model needs examples of both"
+        raise InvalidData(f"{party}: the labels have {len(classes)} classes ({shown}), not 2; {remedy}")
+    return Labels(encoded.reshape(-1).astype(np.float64), classes)
+
+
+def targets(y: Any, party: str, *, rows: int | None = None) -> NDArray[np.float64]:
+    """Return the targets of a regression as float64; the errors are those of :func:`labels`."""
+    return _measurements(y, "targets", party, rows)
+
+
+def weights(sample_weight: Any, rows: int, party: str) -> NDArray[np.float64]:
+    """Return one positive weight per row; all ones if `sample_weight` is None.
+
+    Raises
+    ------
+    InvalidData
+        A weight that is not positive and finite, or another number of weights than `rows`.
+    MissingValues
+        Nulls or NaN.
+    """
+    if sample_weight is None:
+        return np.ones(rows)
+    values = _measurements(sample_weight, "weights", party, rows)
+    if (values <= 0).any():
+        count = int((values <= 0).sum())
+        raise InvalidData(f"{party}: {count} weights are not positive; drop those rows instead")
+    return values
+
+
+def _array_values(array: NDArray[Any], party: str) -> NDArray[np.float64]:
+    if array.dtype.kind not in "biuf":
+        raise InvalidData(
+            f"{party}: the array is of type {array.dtype}, not of numbers; convert it with astype(float) or "
+            "pass a frame"
+        )
+    values = _as_floats(array)
+    if array.dtype.kind in "iu":
+        _check_exact(values, columns_of(array), party)
+    return values
+
+
+def _as_floats(array: NDArray[Any]) -> NDArray[np.float64]:
+    """Convert; a masked value becomes NaN and a long double out of range an infinity, to be refused later."""
+    with np.errstate(over="ignore"):
+        values = np.array(np.ma.getdata(array), dtype=np.float64, order="C", subok=False)
+    values[np.ma.getmaskarray(array)] = np.nan
+    return values
+
+
+def _frame_values(table: Table, party: str) -> NDArray[np.float64]:
+    frame = as_frame(table, party)
+    types = dict(zip(columns_of(table, party), frame.schema.values(), strict=True))
+    refused = [
+        f"{name!r} ({type(dtype).__name__})"
+        for name, dtype in types.items()
+        if not (dtype.is_numeric() or dtype == nw.Boolean)
+    ]
+    if refused:
+        raise InvalidData(
+            f"{party}: {len(refused)} of {len(types)} columns are not numbers: {shortened(refused)}; drop "
+            "them or encode them at this party first, for instance with scikit-learn's OneHotEncoder in a "
+            "ColumnTransformer"
+        )
+    values = np.empty((len(frame), len(types)))
+    for i, column in enumerate(frame.iter_columns()):
+        values[:, i] = column.cast(nw.Float64).to_numpy()
+    integers = [i for i, dtype in enumerate(types.values()) if dtype.is_integer()]
+    _check_exact(values[:, integers], [tuple(types)[i] for i in integers], party)
+    return values
+
+
+def _check_exact(values: NDArray[np.float64], names: Sequence[str], party: str) -> None:
+    large = (np.abs(values) > EXACT_INTEGERS).sum(axis=0)
+    if large.any():
+        raise InvalidData(
+            f"{party}: integers beyond 2^53 in {_counted(names, large)}; "
+            "if they are identifiers, drop these columns"
+        )
+
+
+def _check_finite(values: NDArray[np.float64], names: Sequence[str], party: str) -> None:
+    missing = np.isnan(values).sum(axis=0)
+    if missing.any():
+        raise MissingValues(
+            f"{party}: nulls or NaN in {_counted(names, missing)}; impute them at this party first, for "
+            "instance with scikit-learn's SimpleImputer, or drop those rows before the alignment"
+        )
+    large = (np.abs(values) > LARGEST).sum(axis=0)
+    if large.any():
+        raise InvalidData(
+            f"{party}: infinite values or values beyond 1e100 in {_counted(names, large)}; correct those rows"
+        )
+
+
+def _counted(names: Sequence[str], counts: NDArray[np.int64]) -> str:
+    pairs = zip(names, counts.tolist(), strict=True)
+    return shortened([f"{name!r} ({count} rows)" for name, count in pairs if count])
+
+
+def _measurements(y: Any, what: str, party: str, rows: int | None) -> NDArray[np.float64]:
+    values = _vector(y, what, party, rows)
+    if values.dtype.kind not in "biuf":
+        raise InvalidData(f"{party}: the {what} are of type {values.dtype}, not numbers")
+    numbers = _as_floats(values)
+    _check_finite(numbers[:, None], [what], party)
+    return numbers
+
+
+def _vector(y: Any, what: str, party: str, rows: int | None) -> NDArray[Any]:
+    """Return `y` as a 1-D array without missing values, of one type of its own."""
+    values, missing = _vector_and_nulls(y, what, party)
+    if rows is not None and len(values) != rows:
+        raise InvalidData(f"{party}: {len(values)} {what} for {rows} rows")
+    if missing.any():
+        raise MissingValues(
+            f"{party}: {int(missing.sum())} of {len(values)} {what} are null or NaN; drop those rows before "
+            "the alignment"
+        )
+    return _of_one_type(values, what, party) if values.dtype.kind == "O" else values
+
+
+def _of_one_type(values: NDArray[Any], what: str, party: str) -> NDArray[Any]:
+    """Return an array of Python objects as strings, Booleans or numbers; anything else is refused."""
+    kinds: tuple[tuple[Any, Any], ...] = ((str, object), ((bool, np.bool_), bool), (numbers.Real, None))
+    for kind, dtype in kinds:
+        if all(isinstance(value, kind) for value in values):
+            converted = np.array(values.tolist(), dtype=dtype)
+            if converted.dtype.kind in "biuf" or kind is str:
+                return converted
+    names = sorted({type(value).__name__ for value in values})
+    raise InvalidData(f"{party}: the {what} are of types {listed(names)}; use one type, numbers or strings")
+
+
+def _vector_and_nulls(y: Any, what: str, party: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    if isinstance(y, list | tuple):
+        y = np.fromiter(y, dtype=object, count=len(y))
+    if isinstance(y, np.ndarray):
+        column = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+        if column.ndim != 1:
+            raise InvalidData(f"{party}: the {what} must be one column, these have shape {column.shape}")
+        return np.ma.getdata(column), _nulls(column)
+    native = nw.from_native(y, allow_series=True, pass_through=True)
+    if isinstance(native, nw.DataFrame) and len(native.columns) == 1:
+        native = native[native.columns[0]]
+    if not isinstance(native, nw.Series):
+        raise InvalidData(f"{party}: the {what} must be one column, not {type(y).__name__}")
+    values = native.to_numpy()
+    return values, native.is_null().to_numpy() | _nulls(values)
+
+
+def _nulls(values: NDArray[Any]) -> NDArray[np.bool_]:
+    missing: NDArray[np.bool_] = np.ma.getmaskarray(values).copy()
+    if values.dtype.kind == "O":
+        missing |= np.array([v is None or (isinstance(v, float) and v != v) for v in values], dtype=bool)
+    elif values.dtype.kind in "fc":
+        missing |= np.isnan(np.ma.getdata(values))
+    return missing
