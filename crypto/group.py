@@ -141,15 +141,15 @@ def hash_to_group(messages: Sequence[bytes], dst: bytes) -> Points:
 
     Nobody knows their discrete logarithms. `dst` is the domain separation tag (at most 255 bytes).
     """
-    wide = np.frombuffer(
-        b"".join(expand_message_xmd(message, dst, _WIDE_BYTES) for message in messages), dtype=np.uint8
-    )
     elements = np.empty((len(messages), ELEMENT_BYTES), dtype=np.uint8)
-    out, source = elements.ctypes.data, wide.ctypes.data
+    out = elements.ctypes.data
 
     def block(rows: range) -> None:
-        for row in rows:
-            _from_hash(out + ELEMENT_BYTES * row, source + _WIDE_BYTES * row)
+        expanded = [expand_message_xmd(messages[row], dst, _WIDE_BYTES) for row in rows]
+        wide = np.frombuffer(b"".join(expanded), dtype=np.uint8)
+        source = wide.ctypes.data
+        for index, row in enumerate(rows):
+            _from_hash(out + ELEMENT_BYTES * row, source + _WIDE_BYTES * index)
 
     _in_blocks(len(messages), block)
     return elements
