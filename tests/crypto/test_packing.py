@@ -309,6 +309,20 @@ def test_the_evaluator_is_told_one_digit_of_each_column() -> None:
     assert opened == b"".join(digit.to_bytes(layout.number_bytes, "big") for digit in middle)
 
 
+def test_the_randomness_of_a_reply_is_not_that_of_the_vector() -> None:
+    holder, evaluator = parties()
+    public = private_key(1024).public_key
+    prepared, rng = evaluator.prepare(np.full((4, 1), 0.5)), DeterministicRng(4)
+    vector = holder.encrypt(np.ones(4), rng)
+    computed = vector.polynomial_product(prepared.exponents, evaluator._layout.digit_bits)  # type: ignore[attr-defined]
+    masked = computed.add_plain([2**70])
+    assert (
+        masked._values[0] % public.n == computed._values[0] % public.n
+    )  # masks leave the randomness as it is
+    reply, _ = evaluator.masked_products(vector, prepared, rng)
+    assert int.from_bytes(reply.to_bytes(), "big") % public.n != computed._values[0] % public.n
+
+
 @pytest.mark.slow
 def test_the_default_key_at_full_length() -> None:
     format, rng = Format(3000, 1.0), SystemRng()
