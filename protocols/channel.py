@@ -10,6 +10,7 @@ checkpoints (:mod:`vfl.protocols.session`).
 """
 
 import abc
+import contextlib
 import hashlib
 import types
 from collections import deque
@@ -19,13 +20,13 @@ from typing import Any, Literal, TypeVar, final
 
 from vfl.errors import (
     ChannelClosed,
-    ChannelError,
     Deadlock,
     LocalProtocolError,
     MalformedMessage,
     MessageTooLarge,
     PeerAborted,
     UnexpectedMessage,
+    VFLError,
 )
 from vfl.protocols.wire import Abort, Leakage, Message, Role, decode, encode, largest, shape_of, type_name
 
@@ -209,12 +210,14 @@ class Channel(abc.ABC):
         """Tell the peer the type of the error that stops this party (nothing of its text), then close."""
         reason = type(error).__name__ if type(error).__module__ == "vfl.errors" else "InternalError"
         try:
-            run(self.send(Abort(reason=reason)))
-        except ChannelError:
-            pass  # the peer is gone already: there is nobody to tell
-        self.close()
+            # gone already: nobody to tell; or the stream is broken, or an observer stopped this message too
+            with contextlib.suppress(VFLError):
+                run(self.send(Abort(reason=reason)))
+        finally:
+            self.close()
 
     def _note(self, direction: Literal["sent", "received"], message: Message, frame: bytes) -> None:
+        digest = hashlib.sha256(frame)
         record = Record(
             direction=direction,
             party=self.me.name,
@@ -224,12 +227,12 @@ class Channel(abc.ABC):
             leakage=message.declaration.leakage,
             shape=shape_of(message),
             size=len(frame),
-            digest=hashlib.sha256(frame).hexdigest(),
+            digest=digest.hexdigest(),
             message=message,
         )
         for observer in self._observers:
             observer(record)
-        self._hashes[direction].update(frame[TAG_BYTES:])
+        self._hashes[direction].update(digest.digest())  # of the hash: bulk data is hashed once
         self._counts[direction] += 1
         self.bytes[direction] += len(frame)
 

@@ -13,21 +13,23 @@
 v is the look-ahead point of Nesterov's method, which both parties step alike on their own block. Each party may hand in
 a matrix that it has whitened locally; that is block preconditioning and sends nothing.
 
-Adversary: semi-honest, two parties. **This is the profile that leaks**, and it runs only when both configurations accept it:
+Adversary: semi-honest, two parties. **This is the profile that leaks**, and it runs only when both configurations
+accept it:
 
 * the guest sees z_H of every row once per epoch (class ``score``). A guest that has seen a row set's z_H for as many
   epochs as the host has columns knows the span of B, and, B being whitened, B B^T;
-* the host sees its own gradient of every batch (class ``gradient``). For a batch of at most about twice as many rows as the
-  host has columns it can solve for the labels; batches of fewer than ``ROWS_PER_COLUMN`` = 16 rows per host column are
-  refused, and batches are the same rows in every epoch, so that epochs do not add equations with the same labels.
+* the host sees its own gradient of every batch (class ``gradient``). For a batch of at most about twice as many rows as
+  the host has columns it can solve for the labels; batches of fewer than ``ROWS_PER_COLUMN`` = 16 rows per host column
+  are refused, and batches are the same rows in every epoch, so that epochs do not add equations with the same labels.
 
 The guest's view of ciphertext replies is masked by the scheme's :class:`~vfl.crypto.innerproduct.Evaluator`.
 Sources: Hardy et al., "Private federated learning on vertically partitioned data", arXiv 1711.10677, section 4 (with a
-third party that holds the key; here the label holder does, and sees masked numbers where the third party saw gradients);
-Nesterov, Soviet Math. Doklady 27 (1983).
+third party that holds the key; here the label holder does, and sees masked numbers where the third party saw
+gradients); Nesterov, Soviet Math. Doklady 27 (1983).
 """
 
 import abc
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -93,21 +95,27 @@ class EncryptedResidual(Message, frozen=True, kw_only=True):
 class MaskedGradient(Message, frozen=True, kw_only=True):
     """[[B^T r + mask]]: the guest decrypts only masked numbers."""
 
-    declaration = Declaration("gradient.masked", Role.HOST, Leakage.CIPHERTEXT, "masked numbers, independent of the data")
+    declaration = Declaration(
+        "gradient.masked", Role.HOST, Leakage.CIPHERTEXT, "masked numbers, independent of the data"
+    )
     g: Annotated[FreshCiphertexts, Ciphers("reply_bytes")]
 
 
 class OpenedGradient(Message, frozen=True, kw_only=True):
     """B^T r + mask in the clear: the host takes its mask away."""
 
-    declaration = Declaration("gradient.opened", Role.GUEST, Leakage.GRADIENT, "the host's own gradient of a batch, to the host")
+    declaration = Declaration(
+        "gradient.opened", Role.GUEST, Leakage.GRADIENT, "the host's own gradient of a batch, to the host"
+    )
     g: Annotated[bytes, Bytes("opened_bytes")]
 
 
 class EpochEnd(Message, frozen=True, kw_only=True):
     """Whether the guest goes on."""
 
-    declaration = Declaration("gradient.epoch", Role.GUEST, Leakage.CONTROL, "how many epochs the training took")
+    declaration = Declaration(
+        "gradient.epoch", Role.GUEST, Leakage.CONTROL, "how many epochs the training took"
+    )
     stop: bool
 
 
@@ -157,12 +165,12 @@ class Plan:
         """The row ranges, the same in every epoch."""
         count = max(1, self.rows // self.batch_rows)
         starts = [i * self.batch_rows for i in range(count)] + [self.rows]
-        return [slice(a, b) for a, b in zip(starts, starts[1:], strict=False)]
+        return [slice(start, stop) for start, stop in itertools.pairwise(starts)]
 
     @property
     def largest_batch(self) -> int:
         """Rows of the largest batch."""
-        return max(b.stop - b.start for b in self.batches)
+        return self.rows - (len(self.batches) - 1) * self.batch_rows
 
     def steps(self) -> Iterator[tuple[int, float, list[slice]]]:
         """Yield epoch number, step length and batches."""
@@ -270,8 +278,8 @@ class CKKSScheme(Scheme):
         self.key_bytes = ckks.PUBLIC_BYTES
 
     def generate(self, rng: Rng) -> KeyHolder:
-        """Return a key holder with a fresh key; SEAL draws its randomness from the operating system itself."""
-        return self._ckks.CKKSKeyHolder(self._format)
+        """Return a key holder with a fresh key; SEAL draws the key from the operating system itself."""
+        return self._ckks.CKKSKeyHolder(self._format, rng)
 
     def evaluator(self, public_bytes: bytes) -> Evaluator[Any, Any]:
         """Check the parameters and every residue of the key."""
@@ -386,7 +394,9 @@ async def host(
             r = (await guest.recv(EncryptedResidual, vector_bytes=evaluator.vector_bytes(count))).r
             masked, masks = evaluator.masked_products(r, prepared[number], rng)
             await guest.send(MaskedGradient(g=masked))
-            opened = (await guest.recv(OpenedGradient, opened_bytes=evaluator.opened_bytes(plan.host_columns))).g
+            opened = (
+                await guest.recv(OpenedGradient, opened_bytes=evaluator.opened_bytes(plan.host_columns))
+            ).g
             block.move(evaluator.unmask(opened, masks) * largest / count, step)
             progress(epoch * len(batches) + number + 1, plan.epochs * len(batches))
         await host_scores(guest, matrix[plan.validation] @ block.weights)
@@ -408,10 +418,11 @@ async def guest_scores(host: Channel, own: FloatArray) -> FloatArray:
     return own + _finite((await host.recv(PartialScore, rows=len(own))).z, host)
 
 
-async def host_scores(guest: Channel, own: FloatArray) -> None:
-    """Give the guest the host's part of each row's score."""
+async def host_scores(guest: Channel, own: FloatArray) -> FloatArray | None:
+    """Give the guest the host's part of each row's score; return None, which is what the host learns."""
     if len(own):
         await guest.send(PartialScore(z=own))
+    return None
 
 
 def batch_rows(rows: int, host_columns: int) -> int:

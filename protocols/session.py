@@ -37,7 +37,10 @@ class Hello(Message, frozen=True, kw_only=True):
     """The first message of both parties."""
 
     declaration = Declaration(
-        "session.hello", Role.EITHER, Leakage.PUBLIC, "name, role, versions, key fingerprint and configuration"
+        "session.hello",
+        Role.EITHER,
+        Leakage.PUBLIC,
+        "name, role, versions, key fingerprint and configuration",
     )
     protocol: int
     role: Role
@@ -51,7 +54,9 @@ class Hello(Message, frozen=True, kw_only=True):
 class Confirm(Message, frozen=True, kw_only=True):
     """A signature on the hash of both HELLOs."""
 
-    declaration = Declaration("session.confirm", Role.EITHER, Leakage.PUBLIC, "possession of the pinned identity key")
+    declaration = Declaration(
+        "session.confirm", Role.EITHER, Leakage.PUBLIC, "possession of the pinned identity key"
+    )
     signature: Annotated[bytes, Meta(max_length=128)]
 
 
@@ -59,7 +64,10 @@ class Proposal(Message, frozen=True, kw_only=True):
     """The call a party is about to make."""
 
     declaration = Declaration(
-        "session.proposal", Role.EITHER, Leakage.PUBLIC, "the call's parameters, row and column counts, a schema commitment"
+        "session.proposal",
+        Role.EITHER,
+        Leakage.PUBLIC,
+        "the call's parameters, row and column counts, a schema commitment",
     )
     shared: _Fields
     own: _Fields
@@ -68,7 +76,9 @@ class Proposal(Message, frozen=True, kw_only=True):
 class Checkpoint(Message, frozen=True, kw_only=True):
     """Running hashes of everything sent and received so far."""
 
-    declaration = Declaration("session.checkpoint", Role.EITHER, Leakage.PUBLIC, "hashes of the common transcript")
+    declaration = Declaration(
+        "session.checkpoint", Role.EITHER, Leakage.PUBLIC, "hashes of the common transcript"
+    )
     sent: Annotated[bytes, Bytes(32)]
     received: Annotated[bytes, Bytes(32)]
 
@@ -164,7 +174,9 @@ async def handshake(
     )
     await peer.send(mine)
     theirs = await peer.recv(Hello)
-    _compare({"protocol version": str(mine.protocol)}, {"protocol version": str(theirs.protocol)}, *_names(peer))
+    _compare(
+        {"protocol version": str(mine.protocol)}, {"protocol version": str(theirs.protocol)}, *_names(peer)
+    )
     if theirs.role is not peer.peer.role:
         raise ConfigMismatch({"role": (mine.role.value, theirs.role.value)}, *_names(peer))
     _compare({"peer name": peer.peer.name}, {"peer name": theirs.name}, *_names(peer))
@@ -215,4 +227,6 @@ async def checkpoint(peer: Channel) -> None:
     await peer.send(Checkpoint(sent=sent, received=received))
     theirs = await peer.recv(Checkpoint)
     if (theirs.sent, theirs.received) != (received, sent):
-        raise MalformedMessage(f"{peer.peer.name} and {peer.me.name} have seen different messages: stop and compare logs")
+        raise MalformedMessage(
+            f"{peer.peer.name} and {peer.me.name} have seen different messages: stop and compare logs"
+        )

@@ -24,12 +24,12 @@ from vfl.crypto.fresh import FreshCiphertexts, ReceivedCiphertexts
 from vfl.errors import LocalProtocolError, MalformedMessage
 
 __all__ = [
+    "OPT_IN",
     "Abort",
     "Array",
     "Bounded",
     "Bytes",
     "Ciphers",
-    "OPT_IN",
     "Declaration",
     "Leakage",
     "Message",
@@ -245,6 +245,8 @@ def _largest_plain(kind: type[Message], name: str, hint: Any, marks: tuple[Any, 
         return int(bounded)
     if base in (int, float, bool):
         return 9
+    if isinstance(base, type) and issubclass(base, enum.StrEnum):
+        return 5 + max(len(member) for member in base)
     lengths = [m.max_length for m in marks if isinstance(m, msgspec.Meta) and m.max_length is not None]
     if base in (str, bytes) and lengths:
         return 5 + 4 * int(lengths[0])
@@ -299,11 +301,24 @@ def encode(message: Message) -> bytes:
     """
     shape_of(message)
     codec = _codec(type(message))
-    values = [
-        codec.bulk[name].to_bytes(getattr(message, name)) if name in codec.bulk else getattr(message, name)
-        for name in codec.names
-    ]
-    return msgspec.msgpack.encode(codec.plain(*values))
+    plain = _checked(message, codec)
+    bulk = {name: spec.to_bytes(getattr(message, name)) for name, spec in codec.bulk.items()}
+    return msgspec.msgpack.encode(msgspec.structs.replace(plain, **bulk))
+
+
+def _checked(message: Message, codec: _Codec) -> Any:
+    """Return the fields with empty bulk, as a receiver would decode them; refuse what it would refuse."""
+    fields = [b"" if name in codec.bulk else getattr(message, name) for name in codec.names]
+    try:
+        raw = msgspec.msgpack.encode(codec.plain(*fields))
+        plain = codec.decoder.decode(raw)
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise LocalProtocolError(f"{type(message).__name__}: {error}") from None
+    if len(raw) > codec.overhead:
+        raise LocalProtocolError(
+            f"{type(message).__name__}: {len(raw)} bytes beside bulk data, declared at most {codec.overhead}"
+        )
+    return plain
 
 
 def type_name(raw: bytes) -> str:
@@ -336,6 +351,8 @@ def decode(kind: type[MessageT], raw: bytes, dims: Mapping[str, int]) -> Message
         plain = codec.decoder.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise MalformedMessage(f"{kind.declaration.name}: {error}") from None
+    if msgspec.msgpack.encode(plain) != raw:
+        raise MalformedMessage(f"{kind.declaration.name}: not the canonical encoding")
     values: dict[str, Any] = {name: getattr(plain, name) for name in codec.names}
     for name, shape in _sizes(kind, dims).items():
         spec, expected = codec.bulk[name], codec.bulk[name].itemsize * math.prod(shape)

@@ -8,6 +8,7 @@ import numpy as np
 from vfl.identifiers import prepare_ids
 from vfl.protocols.psi import dh
 from vfl.protocols.wire import Role
+from vfl.report.facts import Alignment
 from vfl.session import current
 from vfl.tables import number_of_rows, take_rows
 
@@ -31,8 +32,8 @@ def align(
     on : str or sequence of str
         Identifier column, or several that form one identifier. The names may differ between the parties.
     normalise : str or sequence of str
-        Recipe for each column: ``"exact"``, ``"casefold"``, ``"email"``, ``"phone:DE"`` (default country), ``"date"``; see
-        :mod:`vfl.identifiers`. It must be the same on both sides, which is checked.
+        Recipe for each column: ``"exact"``, ``"casefold"``, ``"email"``, ``"phone:DE"`` (default country), ``"date"``;
+        see :mod:`vfl.recipes`. It must be the same on both sides, which is checked.
     nulls : {"error", "drop"}
         What happens to rows without an identifier.
     duplicates : {"error", "first"}
@@ -56,9 +57,7 @@ def align(
     Each party learns which of its own customers the other has, and the size of the other's set within an eighth.
     """
     session = current()
-    ids = prepare_ids(
-        table, on, normalise=normalise, nulls=nulls, duplicates=duplicates, party=session.name
-    )
+    ids = prepare_ids(table, on, normalise=normalise, nulls=nulls, duplicates=duplicates, party=session.name)
     recipe = {"recipe": ids.recipe, "recipe's self-test": ids.recipe.digest().hex()}
     session.call("align", {"protocol": "dh", **recipe}, {})
     policy, role = session.policy, dh.guest if session.role is Role.GUEST else dh.host
@@ -74,22 +73,24 @@ def align(
             )
         )
         session.checkpoint()
-    session.facts.alignment = {
-        "own rows": number_of_rows(table, session.name),
-        "rows without an identifier": ids.empty,
-        "rows with a repeated identifier": ids.repeated,
-        "peer's identifiers at most": found.peer_bucket,
-        "common rows": len(found.positions),
-        "recipe": str(ids.recipe),
-    }
+    session.facts.alignment = Alignment(
+        own_rows=number_of_rows(table, session.name),
+        peer_bucket=found.peer_bucket,
+        common_rows=len(found.positions),
+    )
+    session.facts.parameters["identifier recipe"] = str(ids.recipe)
+    if ids.empty or ids.repeated:
+        session.facts.notes.append(
+            f"{ids.empty} rows without an identifier and {ids.repeated} with a repeated one were left out."
+        )
     return take_rows(table, ids.rows[found.positions])
 
 
 def train_test_split(rows: Any, test_size: float = 0.25) -> tuple[Any, Any]:
     """Split aligned rows in the same way on both sides.
 
-    Aligned rows are in a random order that both share, so the last ones are a random sample; nothing is sent but a check
-    that both sides split alike.
+    Aligned rows are in a random order that both share, so the last ones are a random sample; nothing is sent but a
+    check that both sides split alike.
 
     Parameters
     ----------

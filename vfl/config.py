@@ -1,22 +1,22 @@
 """A party's configuration: TOML, decoded into typed structs, every mistake named with its line and the nearest key.
 
-    [party]
-    name = "bank"
-    role = "guest"                  # guest: holds the labels; host: holds more columns
-    key = "bank.key"                # private, mode 0600
-    certificate = "bank.pem"
+[party]
+name = "bank"
+role = "guest"                  # guest: holds the labels; host: holds more columns
+key = "bank.key"                # private, mode 0600
+certificate = "bank.pem"
 
-    [peer]
-    name = "retailer"
-    certificate = "retailer.pem"    # pinned by `vfl trust`
-    listen = "0.0.0.0:7001"         # one side listens, the other has connect = "bank.example:7001"
+[peer]
+name = "retailer"
+certificate = "retailer.pem"    # pinned by `vfl trust`
+listen = "0.0.0.0:7001"         # one side listens, the other has connect = "bank.example:7001"
 
-    [policy]
-    accept_leakage = []             # e.g. ["score", "gradient"]: see docs/leakage.md
-    columns = []                    # columns that may be used; nothing else may
+[policy]
+accept_leakage = []             # e.g. ["score", "gradient"]: see docs/leakage.md
+columns = []                    # columns that may be used; nothing else may
 
-    [run]
-    output = "runs"
+[run]
+output = "runs"
 """
 
 import difflib
@@ -191,7 +191,9 @@ def _explain(error: str, text: str, kind: type[_Section]) -> str:
     place = re.search(r"at `\$\.?([^`]*)`", error)
     dotted = re.sub(r"\[.*?\]", "", place[1]) if place else ""
     section, _, key = dotted.rpartition(".")
-    return f"line {_line(text, key, section)}: {error.split(' - at')[0]}" + (f" (key {dotted})" if dotted else "")
+    return f"line {_line(text, key, section)}: {error.split(' - at')[0]}" + (
+        f" (key {dotted})" if dotted else ""
+    )
 
 
 def _fields(kind: Any, dotted: str) -> list[str]:
@@ -223,8 +225,12 @@ def _check_private(path: Path) -> None:
     try:
         status = path.lstat()
     except OSError as error:
-        raise ConfigError(f"party.key: cannot read {path} ({error.strerror}); make one with `vfl init`") from None
+        raise ConfigError(
+            f"party.key: cannot read {path} ({error.strerror}); make one with `vfl init`"
+        ) from None
     if not stat.S_ISREG(status.st_mode):
         raise ConfigError(f"party.key: {path} is not a regular file (symbolic links are refused)")
     if os.name == "posix" and status.st_mode & 0o077:
-        raise ConfigError(f"party.key: {path} may be read by others (mode {status.st_mode & 0o777:04o}); chmod 600 it")
+        raise ConfigError(
+            f"party.key: {path} may be read by others (mode {status.st_mode & 0o777:04o}); chmod 600 it"
+        )

@@ -1,7 +1,7 @@
 """A party's half of a model on disk: readable JSON, decoded into typed structs, never pickled.
 
-A file holds the class, the parameters and the fitted numbers of one party. It is written with mode 0600 through a temporary
-file, so that it is there whole or not at all.
+A file holds the class, the parameters and the fitted numbers of one party. It is written with mode 0600 through a
+temporary file, so that it is there whole or not at all.
 """
 
 import contextlib
@@ -20,7 +20,9 @@ __all__ = ["load", "save"]
 FORMAT = 1
 
 
-class _Half(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="vfl model", tag_field="kind"):
+class _Half(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="vfl model", tag_field="kind"
+):
     format: int
     estimator: str
     parameters: dict[str, Any]
@@ -89,7 +91,9 @@ def load(path: str | os.PathLike[str]) -> Any:
     except msgspec.DecodeError as error:
         raise ConfigError(f"{path} is not a model of this library: {error}") from None
     if half.format != FORMAT or half.estimator not in linear.__all__:
-        raise ConfigError(f"{path}: unknown model {half.estimator} of format {half.format}; update vfl to read it")
+        raise ConfigError(
+            f"{path}: unknown model {half.estimator} of format {half.format}; update vfl to read it"
+        )
     if len(half.coef) != len(half.features) or not np.isfinite([*half.coef, half.intercept]).all():
         raise SchemaMismatch(f"{path}: {len(half.coef)} weights for {len(half.features)} columns")
     kind = getattr(linear, half.estimator)

@@ -1,7 +1,7 @@
 """Sessions between two parties: :func:`connect` over the network, :func:`simulate` within one process.
 
-Both run the same calls in the same order. Inside ``with vfl.connect(...)`` the session is ambient, so that estimators keep
-scikit-learn's shape. The simulation is not a second implementation: the same bytes pass through the same codec.
+Both run the same calls in the same order. Inside ``with vfl.connect(...)`` the session is ambient, so that estimators
+keep scikit-learn's shape. The simulation is not a second implementation: the same bytes pass through the same codec.
 """
 
 import contextlib
@@ -17,17 +17,19 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from vfl.config import Config, PolicyConfig, load_config
 from vfl.crypto.rng import Rng, SystemRng
 from vfl.crypto.signatures import IdentityKey, fingerprint
 from vfl.errors import ChannelClosed, Deadlock, LocalProtocolError, PeerAborted, PolicyRefused
+from vfl.metrics import ModelCurves
 from vfl.progress import Phases
 from vfl.protocols.channel import Channel, Party, Record, Waiting, memory_pair, run
-from vfl.protocols.record import Transcript
+from vfl.protocols.record import Tally, Transcript
 from vfl.protocols.session import PROTOCOL_VERSION, Peer, agree, checkpoint, handshake
 from vfl.protocols.wire import OPT_IN, Leakage, Role
+from vfl.report.facts import Alignment
 
 __all__ = ["Connection", "Session", "Simulation", "connect", "current", "simulate"]
 
@@ -46,12 +48,12 @@ def software() -> dict[str, str]:
 
 @dataclass
 class Facts:
-    """What a session collects for its report."""
+    """What a session collects for its report; :class:`vfl.report.facts.RunFacts` says what each means."""
 
-    alignment: dict[str, int | str] = field(default_factory=dict)
+    alignment: Alignment | None = None
     parameters: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
-    scored: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # model name -> (labels, probabilities)
+    curves: dict[str, ModelCurves] = field(default_factory=dict)
     history: list[tuple[int, float]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -65,12 +67,14 @@ class Session:
     policy : PolicyConfig
     rng : Rng
         Source of all secret randomness.
-    transcript : Transcript
-        Every message that crossed, as this party saw it.
+    tally : Tally
+        What crossed, by receiver, type and leakage class.
     phases : Phases
     facts : Facts
     peer : Peer
         Set by the handshake.
+    folder : Path or None
+        Where the audit log and the report of a run over the network go.
     """
 
     def __init__(
@@ -80,17 +84,19 @@ class Session:
         pinned: bytes,
         policy: PolicyConfig,
         verbose: int,
+        tally: Tally,
         wait: Callable[[Waiting], None] | None = None,
     ) -> None:
         self.channel, self.identity, self.policy = channel, identity, policy
         self.rng: Rng = SystemRng()
         self.started = datetime.now(UTC)
-        self.transcript = Transcript()
+        self.tally = tally
         self.facts = Facts()
         self.peer: Peer
+        self.folder: Path | None = None
         self._wait, self._pinned, self._calls = wait, pinned, 0
         channel.observe(self._enforce)
-        channel.observe(self.transcript)
+        channel.observe(tally)
         traffic = channel.bytes
         self.phases = Phases(channel.me.name, lambda: (traffic["sent"], traffic["received"]), verbose)
 
@@ -157,13 +163,16 @@ class Session:
         PolicyRefused
             Naming the party whose configuration does not accept, and what.
         """
-        accepted = {self.name: set(self.policy.accept_leakage), self.peer.name: self.peer.own["accept_leakage"].split(",")}
+        accepted = {
+            self.name: set(self.policy.accept_leakage),
+            self.peer.name: self.peer.own["accept_leakage"].split(","),
+        }
         for party, names in accepted.items():
             missing = [str(leak) for leak in classes if str(leak) not in names]
             if missing:
                 raise PolicyRefused(
-                    f"{party} does not accept the leakage {', '.join(missing)} that this protocol has; docs/leakage.md says "
-                    f"what it means; to accept it, name it in accept_leakage of {party}'s configuration"
+                    f"{party} does not accept the leakage {', '.join(missing)} that this protocol has; docs/leakage.md "
+                    f"says what it means; to accept it, name it in accept_leakage of {party}'s configuration"
                 )
 
     def require_columns(self, names: tuple[str, ...]) -> None:
@@ -173,7 +182,9 @@ class Session:
         ------
         PolicyRefused
         """
-        denied = [] if "*" in self.policy.columns else [name for name in names if name not in self.policy.columns]
+        denied = (
+            [] if "*" in self.policy.columns else [name for name in names if name not in self.policy.columns]
+        )
         if denied:
             raise PolicyRefused(
                 f"{self.name}: policy.columns does not allow {', '.join(denied)}; have them approved and add them there"
@@ -182,7 +193,9 @@ class Session:
     def _enforce(self, record: Record) -> None:
         """Stop a message of a leakage class that this party's policy does not accept."""
         if record.leakage in OPT_IN and str(record.leakage) not in self.policy.accept_leakage:
-            raise PolicyRefused(f"{self.name}: {record.kind} has leakage {record.leakage}, which is not accepted")
+            raise PolicyRefused(
+                f"{self.name}: {record.kind} has leakage {record.leakage}, which is not accepted"
+            )
 
 
 def current() -> Session:
@@ -195,7 +208,9 @@ def current() -> Session:
     """
     session = _current.get()
     if session is None:
-        raise LocalProtocolError("no session: call this inside `with vfl.connect(...)` or `vfl.simulate(...)`")
+        raise LocalProtocolError(
+            "no session: call this inside `with vfl.connect(...)` or `vfl.simulate(...)`"
+        )
     return session
 
 
@@ -243,9 +258,12 @@ class Connection:
         with contextlib.ExitStack() as stack:
             channel = dial(endpoint, me, peer)
             stack.callback(channel.close)
-            session = Session(channel, identity, config.pinned_key(), config.policy, config.run.verbose)
+            session = Session(
+                channel, identity, config.pinned_key(), config.policy, config.run.verbose, Tally()
+            )
+            outcome = Outcome(session, config.path(config.run.output))
             stack.enter_context(ambient(session))
-            stack.enter_context(Outcome(session, config.path(config.run.output)))
+            stack.enter_context(outcome)
             self._stack = stack.pop_all()
         return session
 
@@ -304,8 +322,12 @@ class _Room:
             self._condition.notify_all()
             try:
                 while not waiting.ready():
-                    if self._present <= set(self._waiting) and not any(w.ready() for w in self._waiting.values()):
-                        raise Deadlock("; ".join(f"{w.party} waits for {w.kind}" for w in self._waiting.values()))
+                    if self._present <= set(self._waiting) and not any(
+                        w.ready() for w in self._waiting.values()
+                    ):
+                        raise Deadlock(
+                            "; ".join(f"{w.party} waits for {w.kind}" for w in self._waiting.values())
+                        )
                     self._condition.wait()
             finally:
                 del self._waiting[waiting.party]
@@ -326,10 +348,13 @@ class Simulation(Mapping[str, Any]):
     Attributes
     ----------
     sessions : dict of str to Session
+        What each party collected: phases, facts, totals.
     """
 
-    def __init__(self, results: dict[str, Any], sessions: dict[str, Session]) -> None:
-        self._results, self.sessions = results, sessions
+    def __init__(
+        self, results: dict[str, Any], sessions: dict[str, Session], transcripts: dict[str, Transcript]
+    ) -> None:
+        self._results, self.sessions, self._transcripts = results, sessions, transcripts
 
     def __getitem__(self, name: str) -> Any:
         """Return what the party's function returned."""
@@ -345,12 +370,12 @@ class Simulation(Mapping[str, Any]):
 
     @property
     def transcript(self) -> Transcript:
-        """Every message in the order of the first party, the guest."""
-        return next(iter(self.sessions.values())).transcript
+        """Every message in the order in which the first party, the guest, saw it."""
+        return next(iter(self._transcripts.values()))
 
-    def view(self, party: str) -> Transcript:
-        """Return everything that crossed, as this party saw it."""
-        return self.sessions[party].transcript
+    def view(self, party: str) -> list[Record]:
+        """Return everything that was addressed to a party, in order: all that it could learn from."""
+        return self.transcript.view(party)
 
 
 def simulate(
@@ -392,9 +417,10 @@ def simulate(
         accept_leakage=tuple(accept_leakage), columns=("*",), minimum_intersection=minimum_intersection
     )
     sessions: dict[str, Session] = {}
+    transcripts = {name: Transcript() for name in parties}
     for end, key, pinned in zip(ends, keys, reversed(keys), strict=True):
-        end.on_change = room.changed
-        sessions[end.me.name] = Session(end, key, pinned.public_bytes, policy, verbose, room.wait)
+        end.on_change, tally = room.changed, transcripts[end.me.name]
+        sessions[end.me.name] = Session(end, key, pinned.public_bytes, policy, verbose, tally, room.wait)
     results: dict[str, Any] = {}
     errors: list[BaseException] = []
 
@@ -403,7 +429,7 @@ def simulate(
         try:
             with ambient(session):
                 results[name] = parties[name]()
-        except BaseException as error:  # noqa: BLE001 - carried to the caller's thread
+        except BaseException as error:
             errors.append(error)
         finally:
             session.channel.close()
@@ -416,4 +442,4 @@ def simulate(
         thread.join()
     if errors:
         raise next((e for e in errors if not isinstance(e, PeerAborted | ChannelClosed)), errors[0])
-    return Simulation({name: results[name] for name in parties}, sessions)
+    return Simulation({name: results[name] for name in parties}, sessions, transcripts)

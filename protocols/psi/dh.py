@@ -10,16 +10,16 @@
     check the commitment, match
     random common order      -- Matches -->             positions in T, in the common order
 
-Both learn which of their own keys are common, and the size bucket of the other's set; nothing about any other key. The
-host commits to its set before it sees anything of the guest's, and the guest's blinded elements fix the guest's set before
-it sees the tags. The key k serves one run.
+Both learn which of their own keys are common, and the size bucket of the other's set; nothing about any other key.
+The host commits to its set before it sees anything of the guest's, and the guest's blinded elements fix the guest's
+set before it sees the tags. The key k serves one run.
 
-Adversary: semi-honest, both sides. A guest that guesses keys learns whether the host has them: at most as many guesses as
-its padded size, which is why sizes are announced first and capped. Rests on the one-more gap Diffie-Hellman assumption in
-the random-oracle model.
+Adversary: semi-honest, both sides. A guest that guesses keys learns whether the host has them: at most as many
+guesses as its padded size, which is why sizes are announced first and capped. Rests on the one-more gap
+Diffie-Hellman assumption in the random-oracle model.
 
-Sources: RFC 9497 (the OPRF); Jarecki and Liu, "Fast Secure Computation of Set Intersection", SCN 2010 (intersection from
-an OPRF); Rosulek and Trieu, "Compact and Malicious Private Set Intersection for Small Sets", CCS 2021, section 2 (overview).
+Sources: RFC 9497 (the OPRF); Jarecki and Liu, "Fast Secure Computation of Set Intersection", SCN 2010 (intersection
+from an OPRF); Rosulek and Trieu, "Compact and Malicious Private Set Intersection for Small Sets", CCS 2021, section 2.
 """
 
 import hashlib
@@ -50,7 +50,9 @@ _POINTS = Array("|u1", "elements", 32)
 class SetSize(Message, frozen=True, kw_only=True):
     """The sender's number of keys, padded to a bucket."""
 
-    declaration = Declaration("psi.size", Role.EITHER, Leakage.PUBLIC, "the size of the sender's set within 1/8, padded")
+    declaration = Declaration(
+        "psi.size", Role.EITHER, Leakage.PUBLIC, "the size of the sender's set within 1/8, padded"
+    )
     size: int
 
 
@@ -64,14 +66,18 @@ class Commitment(Message, frozen=True, kw_only=True):
 class Blinded(Message, frozen=True, kw_only=True):
     """Blinded group elements, uniform whatever the keys are."""
 
-    declaration = Declaration("psi.blinded", Role.GUEST, Leakage.UNIFORM, "nothing but the padded number of keys")
+    declaration = Declaration(
+        "psi.blinded", Role.GUEST, Leakage.UNIFORM, "nothing but the padded number of keys"
+    )
     points: Annotated[NDArray[np.uint8], _POINTS]
 
 
 class Evaluated(Message, frozen=True, kw_only=True):
     """The blinded elements times the host's key, in the same order."""
 
-    declaration = Declaration("psi.evaluated", Role.HOST, Leakage.UNIFORM, "pseudorandom values of the guest's own keys")
+    declaration = Declaration(
+        "psi.evaluated", Role.HOST, Leakage.UNIFORM, "pseudorandom values of the guest's own keys"
+    )
     points: Annotated[NDArray[np.uint8], _POINTS]
 
 
@@ -79,7 +85,10 @@ class Tags(Message, frozen=True, kw_only=True):
     """The host's pseudorandom tags, shuffled and padded with random ones."""
 
     declaration = Declaration(
-        "psi.tags", Role.HOST, Leakage.INTERSECTION, "which of the guest's keys the host has too, to the guest"
+        "psi.tags",
+        Role.HOST,
+        Leakage.INTERSECTION,
+        "which of the guest's keys the host has too, to the guest",
     )
     tags: Annotated[NDArray[np.uint8], Array("|u1", "elements", TAG_BYTES)]
 
@@ -94,7 +103,9 @@ class Opening(Message, frozen=True, kw_only=True):
 class MatchCount(Message, frozen=True, kw_only=True):
     """How many keys are common."""
 
-    declaration = Declaration("psi.count", Role.GUEST, Leakage.INTERSECTION, "the number of common keys, to the host")
+    declaration = Declaration(
+        "psi.count", Role.GUEST, Leakage.INTERSECTION, "the number of common keys, to the host"
+    )
     count: int
 
 
@@ -102,7 +113,10 @@ class Matches(Message, frozen=True, kw_only=True):
     """Positions of the common keys in the host's shuffled list, in the common random order."""
 
     declaration = Declaration(
-        "psi.matches", Role.GUEST, Leakage.INTERSECTION, "which of the host's keys the guest has too, to the host"
+        "psi.matches",
+        Role.GUEST,
+        Leakage.INTERSECTION,
+        "which of the host's keys the guest has too, to the host",
     )
     positions: Annotated[NDArray[np.uint32], Array("<u4", "matched")]
 
@@ -211,7 +225,9 @@ async def guest(
     where = {tag: position for position, tag in enumerate(_rows(tags))}
     if len(where) != theirs:
         raise MalformedMessage(f"{host.peer.name} sent {theirs - len(where)} tags twice")
-    pairs = np.array([(i, where[t]) for i, t in enumerate(_rows(own)[: len(keys)]) if t in where], dtype=np.int64)
+    pairs = np.array(
+        [(i, where[t]) for i, t in enumerate(_rows(own)[: len(keys)]) if t in where], dtype=np.int64
+    )
     if len(pairs) < minimum:
         raise AlignmentError(
             f"{len(pairs)} common customers, at least {minimum} are required: check that both sides use the same kind "
@@ -226,18 +242,20 @@ async def guest(
 async def _evaluate(host: Channel, keys: Sequence[bytes], rng: Rng, progress: Progress) -> NDArray[np.uint8]:
     """Return F_k of the keys, shape (keys, TAG_BYTES): one chunk is under way while the next is blinded."""
     tags: list[NDArray[np.uint8]] = []
-    pending: list[tuple[Sequence[bytes], NDArray[np.uint8]]] = []
+    pending: list[tuple[Sequence[bytes], NDArray[np.uint8], NDArray[np.uint8]]] = []
 
     async def take() -> None:
-        inputs, blinds = pending.pop(0)
+        inputs, blinds, sent = pending.pop(0)
         answer = (await host.recv(Evaluated, elements=len(inputs))).points
+        if np.array_equal(answer, sent):
+            raise MalformedMessage(f"{host.peer.name} sent the blinded elements back as they came")
         tags.append(finalize(inputs, blinds, answer, TAG_BYTES))
         progress(sum(map(len, tags)), len(keys))
 
     for chunk in _chunks(len(keys)):
         blinds, points = blind(keys[chunk], rng)
         await host.send(Blinded(points=points))
-        pending.append((keys[chunk], blinds))
+        pending.append((keys[chunk], blinds, points))
         if len(pending) > 1:
             await take()
     while pending:
@@ -276,7 +294,9 @@ async def host(
     await guest.send(Opening(salt=salt))
     count = (await guest.recv(MatchCount)).count
     if not minimum <= count <= len(keys):
-        raise MalformedMessage(f"{guest.peer.name} reports {count} common keys, possible are {minimum} to {len(keys)}")
+        raise MalformedMessage(
+            f"{guest.peer.name} reports {count} common keys, possible are {minimum} to {len(keys)}"
+        )
     found = (await guest.recv(Matches, matched=count)).positions
     if found.max(initial=0) >= total or len(np.unique(found)) != count:
         raise MalformedMessage(f"{guest.peer.name} reports positions that are repeated or outside the list")
