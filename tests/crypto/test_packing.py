@@ -226,12 +226,18 @@ def test_a_reply_under_another_key_is_refused() -> None:
     assert len(holder.open_masked(ReceivedCiphertexts(reply), 2)) == 2 * holder._layout.number_bytes
 
 
-@pytest.mark.parametrize("plaintext", [-1, 2**1000, 2**900 + 5])
-def test_a_reply_that_holds_no_masked_digits_is_refused(plaintext: int) -> None:
-    holder, _ = parties()
-    reply = private_key(1024).public_key.encrypt([plaintext], DeterministicRng(1))
-    with pytest.raises(InvalidCiphertext, match="masked numbers"):
-        holder.open_masked(over_the_wire(reply), 1)
+def test_a_reply_that_holds_no_masked_digits_is_refused() -> None:
+    holder, evaluator = parties()
+    layout = evaluator._layout
+    highest = 2 * layout.bound + 2**layout.mask_bits - 1
+    full = layout.join([highest] * 7)
+    for plaintext, fits in [(-1, 0), (full, 1), (full + 1, 0), (2**layout.digit_bits - 1, 0), (2**1000, 0)]:
+        reply = over_the_wire(private_key(1024).public_key.encrypt([plaintext], DeterministicRng(1)))
+        if fits:
+            assert int.from_bytes(holder.open_masked(reply, 1), "big") == highest
+        else:
+            with pytest.raises(InvalidCiphertext, match="does not decrypt to 7 masked numbers"):
+                holder.open_masked(reply, 1)
 
 
 def test_opened_numbers_of_a_wrong_size_are_refused() -> None:

@@ -331,6 +331,15 @@ def test_a_root_is_canonical() -> None:
         PublicKey.from_bytes(b"".join(value.to_bytes(256, "big") for value in numbers))
 
 
+def test_a_challenge_that_is_no_unit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    p, q = primes(2048)
+    monkeypatch.setattr(paillier_proof, "_challenges", lambda n: [p] * paillier_proof.CHALLENGES)
+    roots = paillier_proof.prove(p, q)
+    assert gmpy2.powmod(roots[0], p * q, p * q) == p  # it has a root all the same
+    with pytest.raises(InvalidKey, match="fails at root 1 of 11"):
+        paillier_proof.verify(p * q, roots)
+
+
 def test_a_proof_has_eleven_roots() -> None:
     public = private_key(2048).public_key
     with pytest.raises(InvalidKey, match="has 10 roots, not 11"):
