@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 LARGEST = 1e100  # beyond this a value is a mark for "missing" or an error, not a measurement
-EXACT_INTEGERS = 2.0**53  # float64 holds every integer up to here
+EXACT_INTEGERS = 2**53  # float64 holds every integer below
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ def features(table: Table, party: str, *, minimum_rows: int = 2) -> FeatureMatri
     ------
     InvalidData
         No or too few rows, no columns, repeated names, columns that are not numbers, infinite values,
-        values beyond 1e100, integers beyond 2^53 (they are identifiers rather than measurements).
+        values beyond 1e100, integers of 2^53 or more (they are identifiers rather than measurements).
     MissingValues
         Nulls or NaN.
     """
@@ -181,10 +181,10 @@ def _array_values(array: NDArray[Any], party: str) -> NDArray[np.float64]:
             f"{party}: the array is of type {array.dtype}, not of numbers; convert it with astype(float) or "
             "pass a frame"
         )
-    values = _as_floats(array)
     if array.dtype.kind in "iu":
-        _check_exact(values, columns_of(array), party)
-    return values
+        names = columns_of(array)
+        _check_exact([names[i] for i in range(len(names)) if not _is_exact(array[:, i])], party)
+    return _as_floats(array)
 
 
 def _as_floats(array: NDArray[Any]) -> NDArray[np.float64]:
@@ -209,21 +209,26 @@ def _frame_values(table: Table, party: str) -> NDArray[np.float64]:
             "them or encode them at this party first, for instance with scikit-learn's OneHotEncoder in a "
             "ColumnTransformer"
         )
+    columns = list(zip(types, frame.iter_columns(), strict=True))
+    integers = [(name, column.drop_nulls()) for name, column in columns if column.dtype.is_integer()]
+    _check_exact([name for name, column in integers if not _is_exact(column)], party)
     values = np.empty((len(frame), len(types)))
-    for i, column in enumerate(frame.iter_columns()):
+    for i, (_, column) in enumerate(columns):
         values[:, i] = column.cast(nw.Float64).to_numpy()
-    integers = [i for i, dtype in enumerate(types.values()) if dtype.is_integer()]
-    _check_exact(values[:, integers], [tuple(types)[i] for i in integers], party)
     return values
 
 
-def _check_exact(values: NDArray[np.float64], names: Sequence[str], party: str) -> None:
-    large = (np.abs(values) > EXACT_INTEGERS).sum(axis=0)
-    if large.any():
+def _check_exact(large: Sequence[str], party: str) -> None:
+    if large:
         raise InvalidData(
-            f"{party}: integers beyond 2^53 in {_counted(names, large)}; "
-            "if they are identifiers, drop these columns"
+            f"{party}: integers of 2^53 or more in {listed(large)}, which float64 does not hold exactly; if they "
+            "are identifiers, drop these columns"
         )
+
+
+def _is_exact(column: Any) -> bool:
+    """Tell whether float64 holds every integer of a narwhals series without nulls, or of an array."""
+    return len(column) == 0 or -EXACT_INTEGERS < int(column.min()) <= int(column.max()) < EXACT_INTEGERS
 
 
 def _check_finite(values: NDArray[np.float64], names: Sequence[str], party: str) -> None:

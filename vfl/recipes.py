@@ -40,7 +40,7 @@ RECIPES = ("exact", "casefold", "email", "phone", "phone:DE", "date", "date:day-
 # What a null becomes when a column of numbers or dates is turned into strings carelessly.
 EMPTY = frozenset({"", "nan", "NaN", "None", "<NA>", "NaT"})
 EMAIL = re.compile(r"[^\s@<>,;]+@[^\s@<>,;.]+(\.[^\s@<>,;.]+)+")
-PHONE = re.compile(r"(tel:)?[ (]*\+?[\s\d()./\u2010-\u2013-]+")
+PHONE = re.compile(r"(tel:)?[ (]*\+?[\s0-9()./\u2010-\u2013-]+")
 DATE = re.compile(r"([0-9]{1,2})([./-])([0-9]{1,2})\2([0-9]{4})")
 
 PLAN_FACTS = (

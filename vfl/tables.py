@@ -209,7 +209,7 @@ def as_frame(table: Table, party: str) -> nw.DataFrame[Any]:
     try:
         return nw.from_native(table, eager_only=True)
     except DuplicateError:
-        names = [str(name) for name in table.columns]
+        names = [str(name) for name in getattr(table, "column_names", table.columns)]
         repeated = sorted({name for name in names if names.count(name) > 1})
         raise InvalidData(f"{party}: several columns are named {listed(repeated)}; rename them") from None
     except TypeError:

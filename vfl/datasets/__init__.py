@@ -94,7 +94,7 @@ def load_german_credit() -> pl.DataFrame:
     return pl.read_csv(packed, infer_schema_length=None)
 
 
-def german_credit(seed: int = 14) -> TwoParties:
+def german_credit(seed: int = 18) -> TwoParties:
     """Split the German Credit table between a bank and a retailer that sells on credit.
 
     The bank (guest) knows the account, the credit history, the loan and its outcome, ``default`` (1 is bad).
