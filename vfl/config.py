@@ -20,25 +20,26 @@ output = "runs"
 """
 
 import difflib
+import enum
 import os
 import re
 import stat
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
 
 from vfl.crypto.signatures import IdentityKey, certificate_public_bytes
-from vfl.errors import ConfigError
+from vfl.errors import ConfigError, InvalidKey
 from vfl.protocols.wire import OPT_IN, Role
 
 __all__ = ["Config", "PartyConfig", "PeerConfig", "PolicyConfig", "RunConfig", "decode_toml", "load_config"]
 
 T = TypeVar("T", bound="_Section")
 Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=30 * 86_400)]
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -121,23 +122,35 @@ class Config:
         Raises
         ------
         ConfigError
-            If the file is missing, a symbolic link or readable by others.
+            If the file is missing, a symbolic link, readable by others or not a key.
         """
         path = self.path(self.party.key)
         _check_private(path)
-        return IdentityKey.from_pem(path.read_bytes())
+        pem = _read(path, "party.key", "only its owner can run vfl")
+        try:
+            return IdentityKey.from_pem(pem)
+        except InvalidKey as error:
+            raise ConfigError(f"party.key: {path}: {error}; make one with `vfl init`") from None
 
     def pinned(self) -> bytes:
         """Return the peer's pinned certificate (PEM)."""
-        return _read(self.path(self.peer.certificate), "peer.certificate", "pin it with `vfl trust`")
+        return self._certificate("peer.certificate", self.peer.certificate, "pin it with `vfl trust`")
 
     def certificate(self) -> bytes:
         """Return this party's certificate (PEM)."""
-        return _read(self.path(self.party.certificate), "party.certificate", "make one with `vfl init`")
+        return self._certificate("party.certificate", self.party.certificate, "make one with `vfl init`")
 
     def pinned_key(self) -> bytes:
         """Return the peer's pinned public key (SubjectPublicKeyInfo, DER)."""
         return certificate_public_bytes(self.pinned())
+
+    def _certificate(self, what: str, name: str, remedy: str) -> bytes:
+        pem = _read(self.path(name), what, remedy)
+        try:
+            certificate_public_bytes(pem)
+        except InvalidKey as error:
+            raise ConfigError(f"{what}: {self.path(name)}: {error}; {remedy}") from None
+        return pem
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:
@@ -149,6 +162,10 @@ def load_config(path: str | os.PathLike[str]) -> Config:
         Naming the file, the line, the key and the nearest valid name.
     """
     file = decode_toml(Path(path), _File)
+    if file.party.role is Role.EITHER:
+        raise ConfigError(f"{path}: party.role is guest (holds the labels) or host (holds more columns)")
+    if file.party.name == file.peer.name:
+        raise ConfigError(f"{path}: party.name and peer.name are both {file.party.name}; the parties differ")
     if (file.peer.listen is None) == (file.peer.connect is None):
         raise ConfigError(f"{path}: [peer] needs exactly one of listen and connect")
     unknown = sorted(set(file.policy.accept_leakage) - {str(leak) for leak in OPT_IN})
@@ -167,51 +184,85 @@ def decode_toml(path: Path, kind: type[T]) -> T:
     ConfigError
         If the file is missing, is not TOML or does not fit the struct.
     """
-    text = _read(path, "configuration", "check the path").decode("utf-8", "replace")
     try:
-        raw = tomllib.loads(text)
+        text = _read(path, "configuration", "check the path").decode("utf-8-sig")
+        return msgspec.convert(tomllib.loads(text), kind)
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: the file is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    try:
-        return msgspec.convert(raw, kind)
+        raise ConfigError(f"{path}: not TOML: {error}") from None
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {_explain(str(error), text, kind)}") from None
 
 
+_TOML_WORDS = {
+    "object": "table", "array": "list", "str": "text", "int": "integer", "float": "number", "bool": "truth value"
+}  # fmt: skip
+
+
 def _explain(error: str, text: str, kind: type[_Section]) -> str:
-    """Add the line and, for an unknown key, the nearest valid name to msgspec's message."""
-    unknown = re.search(r"unknown field `([^`]+)`(?: - at `\$\.?([^`]*)`)?", error)
-    if unknown:
-        key, section = unknown[1], unknown[2] or ""
-        valid = _fields(kind, section)
-        near = difflib.get_close_matches(key, valid, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else f"valid are {', '.join(valid)}"
-        where = f"[{section}]" if section else "the top level"
-        return f"line {_line(text, key, section)}: unknown key {key!r} in {where}; {hint}"
-    place = re.search(r"at `\$\.?([^`]*)`", error)
-    dotted = re.sub(r"\[.*?\]", "", place[1]) if place else ""
-    section, _, key = dotted.rpartition(".")
-    return f"line {_line(text, key, section)}: {error.split(' - at')[0]}" + (
-        f" (key {dotted})" if dotted else ""
-    )
+    """Add the line to msgspec's message, and the valid names to that about an unknown key or value."""
+    reason, _, place = error.partition(" - at ")
+    dotted = re.sub(r"\[.*?\]", "", place.strip("`")).removeprefix("$").strip(".")
+    key = re.search(r"(unknown|required) field `([^`]+)`", reason)
+    where = f"[{dotted}]" if dotted else "the top level"
+    if key and key[1] == "required":
+        return f"line {_line(text, dotted)}: {key[2]} is missing in {where}"
+    if key:
+        line = _line(text, f"{dotted}.{key[2]}".strip("."))
+        return f"line {line}: unknown key {key[2]!r} in {where}; {_nearest(key[2], _fields(_type(kind, dotted)))}"
+    value = re.fullmatch(r"Invalid enum value '?(.*?)'?", reason)
+    if value:
+        reason = f"unknown value {value[1]!r}; {_nearest(value[1], _values(_type(kind, dotted)))}"
+    for word, plain in _TOML_WORDS.items():
+        reason = re.sub(rf"(?<=[` ]){word}(?=[` ])", plain, reason)
+    return f"line {_line(text, dotted)}: {dotted}: {reason[0].lower()}{reason[1:].replace('`', '')}"
 
 
-def _fields(kind: Any, dotted: str) -> list[str]:
-    for part in filter(None, re.sub(r"\[.*?\]", "", dotted).split(".")):
+def _nearest(name: str, valid: list[str]) -> str:
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"valid are {', '.join(valid)}"
+
+
+def _type(kind: Any, dotted: str) -> Any:
+    """Return the declared type of a key; one that may be left out counts as its struct."""
+    for part in filter(None, dotted.split(".")):
         kind = next(f.type for f in msgspec.structs.fields(kind) if f.name == part)
+        kind = next((t for t in get_args(kind) if hasattr(t, "__struct_fields__")), kind)
+    return kind
+
+
+def _fields(kind: Any) -> list[str]:
     return [f.name for f in msgspec.structs.fields(kind)]
 
 
-def _line(text: str, key: str, section: str) -> int:
-    current = ""
+def _values(kind: Any) -> list[str]:
+    """Return the values that an enumeration, a Literal or a union with one allows."""
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return [str(member.value) for member in kind if member is not Role.EITHER]  # of a party: never both
+    return [text for arg in get_args(kind) for text in ([arg] if isinstance(arg, str) else _values(arg))]
+
+
+def _line(text: str, dotted: str) -> int:
+    """Return the line of a key, or of the innermost table around it that is written down."""
+    section, best, longest = "", 1, 0
     for number, line in enumerate(text.splitlines(), 1):
         header = re.match(r"\s*\[+([^\]]+)\]+", line)
-        current = header[1].strip() if header else current
-        if (header and not key and current == section) or (header and current == key and not section):
-            return number
-        if current == section and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
-            return number
-    return 1
+        key = re.match(r"\s*([\w.\"' -]+?)\s*=", line)
+        if header:
+            section = found = _bare(header[1])
+        elif key:
+            found = f"{section}.{_bare(key[1])}".strip(".")
+        else:
+            continue
+        shared = min(len(found), len(dotted))
+        if f"{dotted}."[: shared + 1] == f"{found}."[: shared + 1] and shared > longest:
+            best, longest = number, shared
+    return best
+
+
+def _bare(key: str) -> str:
+    return re.sub(r"[\s\"']", "", key)
 
 
 def _read(path: Path, what: str, remedy: str) -> bytes:
