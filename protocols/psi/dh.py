@@ -225,9 +225,8 @@ async def guest(
     where = {tag: position for position, tag in enumerate(_rows(tags))}
     if len(where) != theirs:
         raise MalformedMessage(f"{host.peer.name} sent {theirs - len(where)} tags twice")
-    pairs = np.array(
-        [(i, where[t]) for i, t in enumerate(_rows(own)[: len(keys)]) if t in where], dtype=np.int64
-    )
+    matched = [(i, where[tag]) for i, tag in enumerate(_rows(own)[: len(keys)]) if tag in where]
+    pairs = np.array(matched, dtype=np.int64).reshape(-1, 2)
     if len(pairs) < minimum:
         raise AlignmentError(
             f"{len(pairs)} common customers, at least {minimum} are required: check that both sides use the same kind "

@@ -1,0 +1,1 @@
+"""Measurements that print JSON; run one with ``python -m benchmarks.NAME``."""
