@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vfl.identifiers import prepare_ids
+from vfl.identifiers import PreparedIds, prepare_ids
 from vfl.protocols.psi import dh
 from vfl.protocols.wire import Role
 from vfl.report.facts import Alignment
-from vfl.session import current
+from vfl.session import Session, current
 from vfl.tables import number_of_rows, take_rows
 
 __all__ = ["align", "train_test_split"]
@@ -73,17 +73,21 @@ def align(
             )
         )
         session.checkpoint()
-    session.facts.alignment = Alignment(
-        own_rows=number_of_rows(table, session.name),
-        peer_bucket=found.peer_bucket,
-        common_rows=len(found.positions),
+    _note(session, number_of_rows(table, session.name), ids, found)
+    return take_rows(table, ids.rows[found.positions])
+
+
+def _note(session: Session, own_rows: int, ids: PreparedIds, found: dh.Intersection) -> None:
+    """Put what was learned into the session's report."""
+    facts = session.facts
+    facts.alignment = Alignment(
+        own_rows=own_rows, peer_bucket=found.peer_bucket, common_rows=len(found.positions)
     )
-    session.facts.parameters["identifier recipe"] = str(ids.recipe)
+    facts.parameters["identifier recipe"] = str(ids.recipe)
     if ids.empty or ids.repeated:
-        session.facts.notes.append(
+        facts.notes.append(
             f"{ids.empty} rows without an identifier and {ids.repeated} with a repeated one were left out."
         )
-    return take_rows(table, ids.rows[found.positions])
 
 
 def train_test_split(rows: Any, test_size: float = 0.25) -> tuple[Any, Any]:

@@ -410,36 +410,53 @@ def simulate(
     """
     if len(parties) != 2:
         raise LocalProtocolError(f"two parties are needed, the guest first; have {len(parties)}")
-    members = [Party(name, role) for name, role in zip(parties, (Role.GUEST, Role.HOST), strict=True)]
-    ends, keys = memory_pair(*members), [IdentityKey.generate(), IdentityKey.generate()]
-    room = _Room(list(parties))
     policy = PolicyConfig(
         accept_leakage=tuple(accept_leakage), columns=("*",), minimum_intersection=minimum_intersection
     )
-    sessions: dict[str, Session] = {}
-    transcripts = {name: Transcript() for name in parties}
-    for end, key, pinned in zip(ends, keys, reversed(keys), strict=True):
-        end.on_change, tally = room.changed, transcripts[end.me.name]
-        sessions[end.me.name] = Session(end, key, pinned.public_bytes, policy, verbose, tally, room.wait)
-    results: dict[str, Any] = {}
-    errors: list[BaseException] = []
-
-    def work(name: str) -> None:
-        session = sessions[name]
-        try:
-            with ambient(session):
-                results[name] = parties[name]()
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            session.channel.close()
-            room.leave(name)
-
-    threads = [threading.Thread(target=work, args=(name,), name=f"vfl {name}") for name in parties]
+    stage = _Stage(list(parties), policy, verbose)
+    threads = [
+        threading.Thread(target=stage.play, args=(name, act), name=f"vfl {name}")
+        for name, act in parties.items()
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    if errors:
-        raise next((e for e in errors if not isinstance(e, PeerAborted | ChannelClosed)), errors[0])
-    return Simulation({name: results[name] for name in parties}, sessions, transcripts)
+    stage.raise_first()
+    return Simulation({name: stage.results[name] for name in parties}, stage.sessions, stage.transcripts)
+
+
+class _Stage:
+    """Two sessions over a pair of channels in memory, each run by a thread of its own."""
+
+    def __init__(self, parties: list[str], policy: PolicyConfig, verbose: int) -> None:
+        members = [Party(name, role) for name, role in zip(parties, (Role.GUEST, Role.HOST), strict=True)]
+        ends, keys = memory_pair(*members), [IdentityKey.generate(), IdentityKey.generate()]
+        self._room = _Room(parties)
+        self._errors: list[BaseException] = []
+        self.results: dict[str, Any] = {}
+        self.sessions: dict[str, Session] = {}
+        self.transcripts = {name: Transcript() for name in parties}
+        for end, key, pinned in zip(ends, keys, reversed(keys), strict=True):
+            end.on_change = self._room.changed
+            self.sessions[end.me.name] = Session(
+                end, key, pinned.public_bytes, policy, verbose, self.transcripts[end.me.name], self._room.wait
+            )
+
+    def play(self, name: str, act: Callable[[], Any]) -> None:
+        """Run one party's function inside its session."""
+        session = self.sessions[name]
+        try:
+            with ambient(session):
+                self.results[name] = act()
+        except BaseException as error:
+            self._errors.append(error)
+        finally:
+            session.channel.close()
+            self._room.leave(name)
+
+    def raise_first(self) -> None:
+        """Raise the error that started it all, if there is one."""
+        if self._errors:
+            consequences = (PeerAborted, ChannelClosed)
+            raise next((e for e in self._errors if not isinstance(e, consequences)), self._errors[0])

@@ -222,11 +222,7 @@ async def guest(
     salt = (await host.recv(Opening)).salt
     if hashlib.sha256(salt + tags.tobytes()).digest() != commitment:
         raise MalformedMessage(f"{host.peer.name} sent other tags than it had committed to")
-    where = {tag: position for position, tag in enumerate(_rows(tags))}
-    if len(where) != theirs:
-        raise MalformedMessage(f"{host.peer.name} sent {theirs - len(where)} tags twice")
-    matched = [(i, where[tag]) for i, tag in enumerate(_rows(own)[: len(keys)]) if tag in where]
-    pairs = np.array(matched, dtype=np.int64).reshape(-1, 2)
+    pairs = _match(own[: len(keys)], tags, host.peer.name)
     if len(pairs) < minimum:
         raise AlignmentError(
             f"{len(pairs)} common customers, at least {minimum} are required: check that both sides use the same kind "
@@ -236,6 +232,15 @@ async def guest(
     await host.send(MatchCount(count=len(pairs)))
     await host.send(Matches(positions=pairs[:, 1].astype("<u4")))
     return Intersection(pairs[:, 0], theirs)
+
+
+def _match(own: NDArray[np.uint8], theirs: NDArray[np.uint8], peer: str) -> NDArray[np.int64]:
+    """Return the positions of equal tags in both lists, shape (matched, 2)."""
+    where = {tag: position for position, tag in enumerate(_rows(theirs))}
+    if len(where) != len(theirs):
+        raise MalformedMessage(f"{peer} sent {len(theirs) - len(where)} tags twice")
+    matched = [(i, where[tag]) for i, tag in enumerate(_rows(own)) if tag in where]
+    return np.array(matched, dtype=np.int64).reshape(-1, 2)
 
 
 async def _evaluate(host: Channel, keys: Sequence[bytes], rng: Rng, progress: Progress) -> NDArray[np.uint8]:
