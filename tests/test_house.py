@@ -13,7 +13,19 @@ MODULE_LINES = 500
 FUNCTION_LINES = 60
 BANNED_BELOW = {"random", "secrets", "pickle", "marshal", "shelve", "joblib", "logging"}
 SOCKETS = {"socket", "socketserver", "asyncio", "grpc", "http", "requests", "urllib3"}
-HEAVY = {"tenseal", "torch", "grpc", "numba", "pandas", "polars", "pyarrow", "matplotlib", "phe"}
+HEAVY = {
+    "tenseal",
+    "torch",
+    "grpc",
+    "numba",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "polars",
+    "pyarrow",
+    "matplotlib",
+    "phe",
+}
 
 Rule = Callable[[str, ast.Module], Iterator[str]]
 

@@ -23,7 +23,7 @@ LEFT_BEHIND = shutil.ignore_patterns(
     ".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "build", "dist", "*.egg-info"
 )
 
-# Imports every module with the extras made unimportable; prints what was loaded and from which files.
+# Imports every module with the tools of the extra [dev] made unimportable; prints what was loaded and from which files.
 IMPORT_ALL = """
 import importlib, json, pkgutil, sys
 sys.modules.update(dict.fromkeys(sys.argv[1:]))
@@ -52,14 +52,16 @@ def run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-def requirements(*extras: str) -> set[str]:
-    """Return the names of the distributions that setup.cfg requires, of the core or of `extras`."""
+def requirements(section: str, option: str) -> set[str]:
+    """Return the names of the distributions that setup.cfg lists there."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
-    section = config["options.extras_require"] if extras else config["options"]
-    lines = "\n".join(section[extra] for extra in extras or ("install_requires",)).split("\n")
-    names = (re.match(r"[\w-]+", line.strip()) for line in lines if not line.startswith("#"))
-    return {name.group().lower() for name in names if name} - {"vfl"}
+    names = (re.match(r"[\w-]+", line) for line in config[section][option].splitlines())
+    return {name.group() for name in names if name}
+
+
+def core() -> set[str]:
+    return requirements("options", "install_requires")
 
 
 def tree_files() -> set[str]:
@@ -137,9 +139,9 @@ def test_an_installation_holds_the_tree_under_one_name(python: Path) -> None:
     assert not {"crypto", "protocols"} & {path.name for path in packages.iterdir()}
 
 
-def test_every_module_imports_without_the_extras_and_exists_once(python: Path) -> None:
-    extras = packages_of(requirements("pandas", "polars", "pyarrow", "phe", "plots", "dev") - requirements())
-    report = json.loads(run(python, "-I", "-c", IMPORT_ALL, *sorted(extras), cwd=python.parent))
+def test_every_module_imports_without_the_extra_and_exists_once(python: Path) -> None:
+    tools = packages_of(requirements("options.extras_require", "dev") - core())
+    report = json.loads(run(python, "-I", "-c", IMPORT_ALL, *sorted(tools), cwd=python.parent))
     modules = {
         name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         for name in tree_files()
@@ -171,12 +173,12 @@ def packages_of(names: set[str]) -> set[str]:
 
 
 def test_what_is_imported_is_declared() -> None:
-    declared = packages_of(requirements() | requirements("pandas", "polars", "pyarrow", "phe", "plots"))
+    declared = packages_of(core())
     undeclared = {(name, str(path)) for name, path in third_party_imports() if name not in declared}
     assert not undeclared
 
 
 def test_what_is_declared_is_imported() -> None:
     imported = {name for name, _ in third_party_imports()}
-    unused = {name for name in requirements() if not packages_of({name}) & imported}
+    unused = {name for name in core() if not packages_of({name}) & imported}
     assert not unused
