@@ -299,10 +299,10 @@ def encode(message: Message) -> bytes:
     LocalProtocolError
         If a field does not have its declared type or shape, or holds ciphertexts that are not fresh.
     """
-    shape_of(message)
     codec = _codec(type(message))
     plain = _checked(message, codec)
     bulk = {name: spec.to_bytes(getattr(message, name)) for name, spec in codec.bulk.items()}
+    shape_of(message)
     return msgspec.msgpack.encode(msgspec.structs.replace(plain, **bulk))
 
 
