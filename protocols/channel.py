@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar, final
 
 from vfl.errors import (
     ChannelClosed,
+    ChannelError,
     Deadlock,
     LocalProtocolError,
     MalformedMessage,
@@ -166,7 +167,12 @@ class Channel(abc.ABC):
         body = encode(message)
         frame = self._hashes["sent"].digest()[:TAG_BYTES] + body
         self._note("sent", message, frame)
-        self._put(frame)
+        try:
+            self._put(frame)
+        except ChannelClosed:
+            with contextlib.suppress(ChannelError, MalformedMessage, UnexpectedMessage):
+                await self.recv(Abort)  # the peer's last words, if it had any, say more
+            raise
 
     async def recv(self, kind: type[MessageT], **dims: int) -> MessageT:
         """Wait for the next message, which must be a `kind` with the given dimensions.
@@ -198,9 +204,8 @@ class Channel(abc.ABC):
         except MalformedMessage as error:
             raise MalformedMessage(f"{self.peer.name}: {error}") from None
         if abort is not None:
-            raise PeerAborted(
-                f"{self.peer.name} stopped with {abort.reason} while {self.me.name} waited for {name}"
-            )
+            doing = "was sending" if kind is Abort else f"waited for {name}"
+            raise PeerAborted(f"{self.peer.name} stopped with {abort.reason} while {self.me.name} {doing}")
         if message is None:
             raise UnexpectedMessage(f"{self.me.name} waits for {name}, {self.peer.name} sent {actual}")
         self._note("received", message, frame)
