@@ -142,6 +142,8 @@ class Plan:
         Step length in the whitened space, decaying as 1 / (1 + epoch (1 - 1/batches)).
     momentum : float
     host_columns : int
+    residual_bound : float
+        Largest absolute weighted residual.
     """
 
     rows: int
@@ -151,6 +153,7 @@ class Plan:
     step: float
     momentum: float
     host_columns: int
+    residual_bound: float
 
     def __post_init__(self) -> None:
         floor = smallest_batch(self.host_columns)
@@ -430,6 +433,6 @@ def batch_rows(rows: int, host_columns: int) -> int:
     return max(smallest_batch(host_columns), min(4096, max(256, math.ceil(rows / 8))))
 
 
-def make_format(plan: Plan, residual_bound: float) -> Format:
+def make_format(plan: Plan) -> Format:
     """Return the fixed-point format that both parties derive from the plan."""
-    return Format(max_rows=plan.largest_batch, residual_bound=residual_bound)
+    return Format(max_rows=plan.largest_batch, residual_bound=plan.residual_bound)

@@ -34,6 +34,7 @@ __all__ = [
     "PolicyRefused",
     "ProtocolError",
     "SchemaMismatch",
+    "TrainingDiverged",
     "UnexpectedMessage",
     "VFLError",
 ]
@@ -149,6 +150,10 @@ class ConfigError(VFLError):
 
 class PolicyRefused(VFLError):
     """This party's policy does not allow what was asked (columns, leakage)."""
+
+
+class TrainingDiverged(DataError):
+    """The loss grew instead of falling: the step was too large for these data."""
 
 
 class AuditError(VFLError):

@@ -4,7 +4,9 @@ Each party standardises and whitens its own columns locally (block preconditioni
 half of the model.
 """
 
+import math
 import os
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from vfl import data, model, tables
-from vfl.errors import InvalidData, LeakageWarning, MalformedMessage, SchemaMismatch
+from vfl.errors import InvalidData, LeakageWarning, MalformedMessage, SchemaMismatch, TrainingDiverged
 from vfl.protocols import gradient
 from vfl.protocols.wire import Leakage, Role
 from vfl.session import Session, current
@@ -24,7 +26,10 @@ from vfl.session import Session, current
 __all__ = ["Block", "GeneralisedLinear", "Monitor", "Side"]
 
 FloatArray = NDArray[np.float64]
-_PEER_COLUMNS_LIMIT = 1_000_000
+LARGEST_COLUMNS = 1_000_000
+LARGEST_RESIDUAL_BITS = 16
+DIVERGED = 1.05
+"""A loss so many times that of the first epoch ends the training."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,6 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
     """What the models share: the lockstep call, training, scoring and this party's half."""
 
     _curvature: float  # upper bound of the link's derivative
-    _residual_bound: float  # largest weighted residual that is encoded; weights have mean one
     _shared = (
         "max_iter",
         "batch_size",
@@ -119,8 +123,9 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
 
         Leakage
         -------
-        The guest learns the host's part of every row's score once per epoch, the host its own gradient of every batch;
-        both learn the number of columns, rows and epochs.
+        The guest learns the host's part of every row's score once per epoch, the host its own gradient of every batch
+        and the power of two above the guest's largest weighted residual; both learn the number of columns, rows and
+        epochs.
         """
         session = current()
         self._check_parameters()
@@ -135,8 +140,9 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
             **{name: getattr(self, name) for name in self._shared},
         }
         own = {"columns": columns, "schema": session.commitment(tables.schema(X))}
+        own |= {"residual_bits": side.bits} if side else {}
         theirs = session.call(f"{type(self).__name__}.fit", shared, own)
-        plan = self._plan(rows, columns if session.role is Role.HOST else _columns(theirs, session))
+        plan = self._plan(rows, columns, side, theirs, session)
         self._warn(plan, session)
         block = Block.of(features.values, self._strength(plan.rows), self._curvature)
         with session.phases.phase("train") as progress:
@@ -150,7 +156,11 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "coef_")
         model.save(self, path)
 
-    def _plan(self, rows: int, host_columns: int) -> gradient.Plan:
+    def _plan(
+        self, rows: int, columns: int, side: "Side | None", theirs: Mapping[str, str], session: Session
+    ) -> gradient.Plan:
+        host_columns = columns if side is None else _stated(theirs, "columns", 1, LARGEST_COLUMNS, session)
+        bits = side.bits if side else _stated(theirs, "residual_bits", 0, LARGEST_RESIDUAL_BITS, session)
         held_out = round(rows * self.validation_fraction) if self.early_stopping else 0
         training = rows - held_out
         batch = {"auto": gradient.batch_rows(training, host_columns), None: training}
@@ -162,6 +172,7 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
             step=self.learning_rate / self._curvature,
             momentum=self.momentum,
             host_columns=host_columns,
+            residual_bound=2.0**bits,
         )
 
     def _train(
@@ -172,7 +183,7 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
         plan: gradient.Plan,
         progress: Callable[[int, int], None],
     ) -> FloatArray:
-        scheme = gradient.scheme(self.he, gradient.make_format(plan, self._residual_bound), self.key_bits)
+        scheme = gradient.scheme(self.he, gradient.make_format(plan), self.key_bits)
         if side is None:
             return session.run(
                 gradient.host(
@@ -275,12 +286,32 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Side:
-    """The guest's labels under a link: residuals and losses of scores."""
+    """The guest's labels under a link: residuals and losses of scores.
+
+    Attributes
+    ----------
+    y, weights : ndarray, shape (rows,)
+        The weights have mean one.
+    largest : float
+        Bound of the weighted residuals; the power of two above it is told to the host.
+    """
 
     y: FloatArray
     weights: FloatArray
     inverse_link: Callable[[FloatArray], FloatArray]
     losses: Callable[[FloatArray, FloatArray], FloatArray]
+    largest: float
+
+    @property
+    def bits(self) -> int:
+        """Bits before the binary point of an encoded residual."""
+        bits = max(0, math.ceil(math.log2(self.largest)))
+        if bits > LARGEST_RESIDUAL_BITS:
+            raise InvalidData(
+                f"the largest weighted residual is {self.largest:.0f} times the typical one: limit the extreme "
+                "targets or weights"
+            )
+        return bits
 
     def residual(self, scores: FloatArray, rows: slice) -> FloatArray:
         """Return prediction minus label times weight of some rows."""
@@ -304,27 +335,31 @@ class Monitor:
     def __post_init__(self) -> None:
         self.losses: list[float] = []
         self.converged = False
-        self._best, self._stale = np.inf, 0
+        self._last, self._stale = sys.float_info.max, 0
 
     def finished(self, epoch: int, training: FloatArray, validation: FloatArray) -> bool:
-        """Return whether the loss has not improved by `tol` (relative) for `patience` epochs."""
-        rows = slice(0, self.plan.rows)
-        self.losses.append(self.side.loss(training, rows))
-        loss = self.side.loss(validation, self.plan.validation) if self.early else self.losses[-1]
-        self._stale = (
-            0
-            if loss < self._best - self.tol * abs(self._best if np.isfinite(self._best) else 0)
-            else self._stale + 1
-        )
-        self._best = min(self._best, loss)
+        """Return whether the training loss stands still, or the validation loss does not fall, within `tol`."""
+        loss = self.side.loss(training, slice(0, self.plan.rows))
+        self.losses.append(loss)
+        if loss > DIVERGED * self.losses[0] or not np.isfinite(loss):
+            raise TrainingDiverged(
+                f"the loss rose from {self.losses[0]:.4g} to {loss:.4g} in epoch {epoch + 1}: the step is too large "
+                "for these data; lower learning_rate on both sides"
+            )
+        if self.early:
+            loss = self.side.loss(validation, self.plan.validation)
+        fell = self._last - loss if self.early else abs(self._last - loss)
+        self._stale = 0 if fell > self.tol * self._last else self._stale + 1
+        self._last = min(self._last, loss) if self.early else loss
         self.converged = self._stale >= self.patience
         return self.converged
 
 
-def _columns(own: Mapping[str, str], session: Session) -> int:
-    text = own.get("columns", "")
-    if not text.isdecimal() or not 1 <= int(text[:9]) <= _PEER_COLUMNS_LIMIT:
-        raise MalformedMessage(f"{session.peer.name} did not state a plausible number of columns")
+def _stated(own: Mapping[str, str], name: str, low: int, high: int, session: Session) -> int:
+    """Return a number that the peer stated about itself, if it is plausible."""
+    text = own.get(name, "")
+    if not text.isascii() or not text.isdecimal() or len(text) > 9 or not low <= int(text) <= high:
+        raise MalformedMessage(f"{session.peer.name} did not state a plausible number of {name}")
     return int(text)
 
 

@@ -71,7 +71,6 @@ class LogisticRegression(GeneralisedLinear):
     """
 
     _curvature = 0.25
-    _residual_bound = 64.0
     classes_: NDArray[Any]
 
     def __init__(
@@ -136,7 +135,8 @@ class LogisticRegression(GeneralisedLinear):
             original = labels.classes[labels.encoded.astype(int)]
             per_class = compute_class_weight(self.class_weight, classes=labels.classes, y=original)
             weights = weights * per_class[labels.encoded.astype(int)]
-        return Side(labels.encoded, weights / weights.mean(), expit, _log_loss)
+        weights = weights / weights.mean()
+        return Side(labels.encoded, weights, expit, _log_loss, largest=float(weights.max()))
 
     def _regularisation(self) -> dict[str, float]:
         if not self.C > 0:
@@ -170,7 +170,6 @@ class LinearRegression(GeneralisedLinear):
     """
 
     _curvature = 1.0
-    _residual_bound = 1024.0
     target_mean_: float
     target_scale_: float
 
@@ -224,7 +223,11 @@ class LinearRegression(GeneralisedLinear):
         if self.target_scale_ == 0:
             raise InvalidData(f"{party}: all targets are equal; there is nothing to learn")
         standard = (targets - self.target_mean_) / self.target_scale_
-        return Side(standard, weights / weights.mean(), lambda z: z, lambda z, t: (z - t) ** 2 / 2)
+        weights = weights / weights.mean()
+        largest = 2 * float(
+            np.max(weights * np.abs(standard))
+        )  # scores overshoot while they approach the targets
+        return Side(standard, weights, lambda z: z, lambda z, t: (z - t) ** 2 / 2, largest)
 
     def _regularisation(self) -> dict[str, float]:
         if not self.alpha >= 0:

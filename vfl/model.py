@@ -31,7 +31,7 @@ class _Half(
     features: list[str]
     coef: list[float]
     intercept: float
-    classes: list[int] | list[float] | list[str] | list[bool] | None = None
+    classes: list[bool | int | float | str] | None = None
     target_mean: float | None = None
     target_scale: float | None = None
 
