@@ -194,6 +194,7 @@ class Listener:
         self._endpoint = endpoint
         self._pinned = _der(endpoint.peer_certificate_pem)
         self._free, self._arrived = threading.Lock(), queue.SimpleQueue[Stream]()
+        self._started = False
         self._senders = _Daemons()
         self._server = grpc.server(self._senders, options=SERVER_OPTIONS)
         handler = grpc.stream_stream_rpc_method_handler(self._answer)
@@ -221,7 +222,7 @@ class Listener:
         endpoint = self._endpoint
         _check_dates(endpoint, me, peer)
         self._parties = me, peer
-        self._server.start()
+        self._start()
         deadline = time.monotonic() + endpoint.wait_seconds
         while (left := deadline - time.monotonic()) > 0:
             with contextlib.suppress(queue.Empty):
@@ -236,6 +237,10 @@ class Listener:
             f"{me.name} pins for {peer.name} is the one it uses: a connection with another is refused unseen"
         )
 
+    def _start(self) -> None:
+        self._started = True
+        self._server.start()
+
     def _answer(self, requests: Any, context: Any) -> Iterator[bytes]:
         if _der(context.auth_context()["x509_pem_cert"][0]) != self._pinned:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "not the pinned certificate")
@@ -248,6 +253,9 @@ class Listener:
 
     def close(self) -> None:
         """Stop listening and end every connection."""
+        if not self._started:  # only a server that was started lets go of its port
+            self._free.acquire(blocking=False)
+            self._start()
         self._server.stop(grace=None).wait()
         self._senders.join()
 
@@ -274,7 +282,7 @@ def _dial(endpoint: Endpoint, me: Party, peer: Party) -> GrpcChannel:
             raise
         channel.close()
         why = _why(stream.lost)
-        refusals = refusals + 1 if "Socket closed" in why else 0
+        refusals = refusals + 1 if _closed_after_handshake(why) else 0
         _check_identity(why, refusals, endpoint, me, peer)
         time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
         pause = min(2 * pause, 2.0)
@@ -300,6 +308,12 @@ def _why(lost: Exception | None) -> str:
     if not isinstance(lost, grpc.RpcError) or not isinstance(lost, grpc.Call):
         return "no answer in time"
     return f"{lost.code().name}: {str(lost.details()).rsplit('last error: ')[-1][:200]}"
+
+
+def _closed_after_handshake(why: str) -> bool:
+    """Tell a peer that refuses a certificate from a port forwarder that closes because nobody is behind it."""
+    early = "andshake" in why or "Failed to connect" in why
+    return not early and ("Socket closed" in why or "Connection reset" in why)
 
 
 def _check_identity(why: str, refusals: int, endpoint: Endpoint, me: Party, peer: Party) -> None:

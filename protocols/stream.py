@@ -148,7 +148,7 @@ class Stream:
         """Wait for the peer's greeting; return whether it came."""
         with self._changed:
             self._changed.wait_for(lambda: self._greeted or self._over, seconds)
-            if self._refused is not None:
+            if self._refused is not None and not self._greeted:
                 raise self._refused
             return self._greeted
 
