@@ -35,18 +35,27 @@ from vfl.crypto.signatures import IdentityKey, certificate_public_bytes
 from vfl.errors import ConfigError, InvalidKey
 from vfl.protocols.wire import OPT_IN, Role
 
-__all__ = ["Config", "PartyConfig", "PeerConfig", "PolicyConfig", "RunConfig", "decode_toml", "load_config"]
+__all__ = [
+    "Config",
+    "PartyConfig",
+    "PeerConfig",
+    "PolicyConfig",
+    "RunConfig",
+    "Section",
+    "decode_toml",
+    "load_config",
+]
 
-T = TypeVar("T", bound="_Section")
+T = TypeVar("T", bound="Section")
 Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=30 * 86_400)]
 
 
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pass
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of a TOML file; keys that it does not declare are mistakes."""
 
 
-class PartyConfig(_Section, frozen=True):
+class PartyConfig(Section, frozen=True):
     """Who this party is; paths are relative to the file."""
 
     name: Name
@@ -55,7 +64,7 @@ class PartyConfig(_Section, frozen=True):
     certificate: str
 
 
-class PeerConfig(_Section, frozen=True):
+class PeerConfig(Section, frozen=True):
     """Who the other party is, where it is reached and how long it may be silent (seconds)."""
 
     name: Name
@@ -67,7 +76,7 @@ class PeerConfig(_Section, frozen=True):
     stall_seconds: Seconds = 600.0
 
 
-class PolicyConfig(_Section, frozen=True):
+class PolicyConfig(Section, frozen=True):
     """What this party allows: default deny.
 
     Attributes
@@ -88,14 +97,14 @@ class PolicyConfig(_Section, frozen=True):
     max_peer_keys: Annotated[int, msgspec.Meta(ge=1)] = 10_000_000
 
 
-class RunConfig(_Section, frozen=True):
+class RunConfig(Section, frozen=True):
     """Where reports and audit logs go, and how much is shown (0: nothing, 1: progress)."""
 
     output: str = "runs"
     verbose: Annotated[int, msgspec.Meta(ge=0, le=1)] = 1
 
 
-class _File(_Section, frozen=True):
+class _File(Section, frozen=True):
     party: PartyConfig
     peer: PeerConfig
     policy: PolicyConfig = PolicyConfig()
@@ -200,7 +209,7 @@ _TOML_WORDS = {
 }  # fmt: skip
 
 
-def _explain(error: str, text: str, kind: type[_Section]) -> str:
+def _explain(error: str, text: str, kind: type[Section]) -> str:
     """Add the line to msgspec's message, and the valid names to that about an unknown key or value."""
     reason, _, place = error.partition(" - at ")
     dotted = re.sub(r"\[.*?\]", "", place.strip("`")).removeprefix("$").strip(".")

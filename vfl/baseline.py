@@ -1,0 +1,54 @@
+"""What one table alone gives: the same model by scikit-learn, on the guest's columns or, in a demo, on all."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import linear_model
+from sklearn.metrics import r2_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from vfl.data import Table, features, labels, targets
+from vfl.linear import LogisticRegression
+
+__all__ = ["one_table", "regression_figures"]
+
+
+def one_table(model: Any, train: Table, y: Any, test: Table, party: str) -> NDArray[np.float64]:
+    """Train scikit-learn's counterpart of a model on one table and score another.
+
+    Parameters
+    ----------
+    model : LogisticRegression or LinearRegression
+        Its penalty and class weights are used; it need not be fitted.
+    train, test : table
+        Numeric columns; standardised by those of `train`.
+    y : array-like, shape (rows of `train`,)
+    party : str
+        For error texts.
+
+    Returns
+    -------
+    ndarray, shape (rows of `test`,)
+        Probabilities of the second class, or predictions.
+    """
+    x, new = features(train, party).values, features(test, party, minimum_rows=1).values
+    if isinstance(model, LogisticRegression):
+        known = labels(y, party, rows=len(x))
+        counterpart = linear_model.LogisticRegression(
+            C=model.C, class_weight=model.class_weight, max_iter=1000
+        )
+        y = known.classes[known.encoded.astype(int)]
+        probabilities: NDArray[np.float64] = (
+            make_pipeline(StandardScaler(), counterpart).fit(x, y).predict_proba(new)[:, 1]
+        )
+        return probabilities
+    ridge = linear_model.Ridge(alpha=model.alpha, solver="svd")
+    fitted = make_pipeline(StandardScaler(), ridge).fit(x, targets(y, party, rows=len(x)))
+    return np.asarray(fitted.predict(new))
+
+
+def regression_figures(y: NDArray[np.float64], predicted: NDArray[np.float64]) -> dict[str, float]:
+    """Return R2 and the root mean square error."""
+    return {"r2": float(r2_score(y, predicted)), "rmse": float(np.sqrt(np.mean((y - predicted) ** 2)))}

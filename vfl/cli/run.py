@@ -1,0 +1,41 @@
+"""``vfl run``: a whole job with the peer."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from vfl.job import Job
+    from vfl.runner import JobResult
+
+__all__ = ["run"]
+
+
+def run(job: Annotated[Path, typer.Argument(help="This party's job file, e.g. bank.job.toml.")]) -> None:
+    """Train and evaluate a model with the peer.
+
+    Both parties run it, each with a job file of its own: align, fit, save, evaluate, report.
+    """
+    from vfl.job import load_job
+    from vfl.runner import run_job
+
+    loaded = load_job(job)
+    _print(loaded, run_job(loaded))
+
+
+def _print(job: "Job", result: "JobResult") -> None:
+    from vfl.cli.output import console, metrics_table, shown
+    from vfl.runner import EVALUATION
+
+    peer = job.config.peer.name
+    console.print(f"common customers: {result.common_rows} of {result.own_rows}")
+    if result.metrics:
+        alone = f"{result.columns} own columns"
+        console.print(f"{result.test_rows} of them held out; guest only: {alone}, joint: those and {peer}'s")
+        console.print(metrics_table(result.metrics))
+        console.print(f"scores held out:  {shown(result.folder / EVALUATION)}")
+    if job.model_path is not None:
+        console.print(f"half of the model: {shown(job.model_path)}")
+    console.print(f"report:            {shown(result.folder / 'report.html')}")
+    console.print(f"audit log:         {shown(result.folder / 'audit.jsonl')}")
