@@ -37,14 +37,14 @@ __all__ = ["Endpoint", "GrpcChannel", "Listener", "connect"]
 SERVICE, METHOD = "vfl.Session", "Run"
 ABORT_SECONDS = 5.0  # for telling the peer about an error
 REFUSALS = 3  # connections closed right after the handshake before the certificate is to blame
-KEEPALIVE_MS = 20_000
+PING_MS, PONG_MS = 20_000, 60_000  # also TCP's limit for unacknowledged data: above any wait of the stream
 COMMON_OPTIONS = [
     ("grpc.max_receive_message_length", LARGEST_MESSAGE),
     ("grpc.max_send_message_length", LARGEST_MESSAGE),
     ("grpc.max_metadata_size", 8192),
     ("grpc.compression_enabled_algorithms_bitset", 1),  # identity alone: no decompression bombs
-    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-    ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
+    ("grpc.keepalive_time_ms", PING_MS),
+    ("grpc.keepalive_timeout_ms", PONG_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]
