@@ -122,7 +122,9 @@ def references(options: argparse.Namespace) -> dict[str, float]:
 
 def main() -> None:
     """Run both processes and print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--he", choices=["ckks", "paillier"], default="ckks")
     parser.add_argument("--label", default="y")

@@ -1,11 +1,13 @@
 """Alignment: find the customers that both parties have, in one common random order."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from vfl.identifiers import PreparedIds, prepare_ids
+from vfl.errors import InvalidData
+from vfl.identifiers import PreparedIds, held_out, prepare_ids
 from vfl.protocols.psi import dh
 from vfl.protocols.wire import Role
 from vfl.report.facts import Alignment
@@ -90,17 +92,28 @@ def _note(session: Session, own_rows: int, ids: PreparedIds, found: dh.Intersect
         )
 
 
-def train_test_split(rows: Any, test_size: float = 0.25) -> tuple[Any, Any]:
-    """Split aligned rows in the same way on both sides.
+def train_test_split(
+    rows: Any,
+    on: str | Sequence[str],
+    *,
+    normalise: str | Sequence[str] = "exact",
+    test_size: float = 0.25,
+    salt: str = "",
+) -> tuple[Any, Any]:
+    """Hold out the same customers on both sides, and the same ones in every later run.
 
-    Aligned rows are in a random order that both share, so the last ones are a random sample; nothing is sent but a
-    check that both sides split alike.
+    A row is held out if a hash of its identifier lies below `test_size`; see :func:`vfl.identifiers.held_out`. So a
+    customer that was held out once does not slip into a later training.
 
     Parameters
     ----------
     rows : table as returned by :func:`align`
+    on, normalise
+        As for :func:`align`.
     test_size : float
-        Fraction in (0, 1) that is held out.
+        Share in (0, 1) that is held out, about.
+    salt : str
+        Another text holds out others.
 
     Returns
     -------
@@ -108,13 +121,22 @@ def train_test_split(rows: Any, test_size: float = 0.25) -> tuple[Any, Any]:
 
     Raises
     ------
+    InvalidData
+        If one part would be empty.
     ConfigMismatch
-        If the parties have different numbers of rows or fractions.
+        If the parties split otherwise, or not the same rows.
+
+    Leakage
+    -------
+    Nothing: a hash of the chosen positions, which both know, is compared.
     """
-    if not 0 < test_size < 1:
-        raise ValueError(f"test_size must lie in (0, 1), not {test_size}")
     session = current()
-    count = number_of_rows(rows, session.name)
-    session.call("train_test_split", {"rows": count, "test_size": test_size}, {})
-    cut = count - round(count * test_size)
-    return take_rows(rows, np.arange(cut)), take_rows(rows, np.arange(cut, count))
+    chosen = held_out(rows, on, share=test_size, normalise=normalise, salt=salt, party=session.name)
+    if chosen.all() or not chosen.any():
+        raise InvalidData(
+            f"{session.name}: test_size {test_size:g} of {len(chosen)} rows leaves {int(chosen.sum())} to evaluate and "
+            f"{int((~chosen).sum())} to train; choose another test_size"
+        )
+    split = {"test_size": test_size, "salt": salt, "rows": len(chosen)}
+    session.call("train_test_split", {**split, "held out": hashlib.sha256(chosen.tobytes()).hexdigest()}, {})
+    return take_rows(rows, np.flatnonzero(~chosen)), take_rows(rows, np.flatnonzero(chosen))

@@ -161,12 +161,12 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
     ) -> gradient.Plan:
         host_columns = columns if side is None else _stated(theirs, "columns", 1, LARGEST_COLUMNS, session)
         bits = side.bits if side else _stated(theirs, "residual_bits", 0, LARGEST_RESIDUAL_BITS, session)
-        held_out = round(rows * self.validation_fraction) if self.early_stopping else 0
-        training = rows - held_out
+        validation = round(rows * self.validation_fraction) if self.early_stopping else 0
+        training = rows - validation
         batch = {"auto": gradient.batch_rows(training, host_columns), None: training}
         return gradient.Plan(
             rows=training,
-            validation_rows=held_out,
+            validation_rows=validation,
             batch_rows=min(training, batch.get(self.batch_size, self.batch_size)),  # type: ignore[arg-type,type-var]
             epochs=self.max_iter,
             step=self.learning_rate / self._curvature,

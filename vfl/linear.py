@@ -104,7 +104,7 @@ class LogisticRegression(GeneralisedLinear):
         self.he = he
         self.key_bits = key_bits
 
-    def predict_proba(self, X: Any) -> FloatArray | None:
+    def predict_proba(self, X: Any) -> Any:
         """Return class probabilities, shape (rows, 2), at the guest; the host calls it too and gets None.
 
         Leakage
@@ -114,11 +114,11 @@ class LogisticRegression(GeneralisedLinear):
         scores = self._scores(X, "predict_proba")
         return None if scores is None else np.column_stack([expit(-scores), expit(scores)])
 
-    def decision_function(self, X: Any) -> FloatArray | None:
+    def decision_function(self, X: Any) -> Any:
         """Return the joint scores, shape (rows,), at the guest; None at the host."""
         return self._scores(X, "decision_function")
 
-    def predict(self, X: Any) -> NDArray[Any] | None:
+    def predict(self, X: Any) -> Any:
         """Return the likelier class of each row at the guest; None at the host."""
         scores = self._scores(X, "predict")
         return None if scores is None else self.classes_[(scores > 0).astype(int)]
@@ -202,7 +202,7 @@ class LinearRegression(GeneralisedLinear):
         self.he = he
         self.key_bits = key_bits
 
-    def predict(self, X: Any) -> FloatArray | None:
+    def predict(self, X: Any) -> Any:
         """Return the predicted targets, shape (rows,), at the guest; the host calls it too and gets None.
 
         Leakage

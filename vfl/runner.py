@@ -14,17 +14,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vfl.align import align
+from vfl.align import align, train_test_split
 from vfl.baseline import one_table, regression_figures
-from vfl.errors import ConfigError, InvalidData
-from vfl.identifiers import held_out
+from vfl.errors import ConfigError
 from vfl.job import Job
 from vfl.linear import LogisticRegression
 from vfl.model import load, write_private
 from vfl.outcome import record_metrics
 from vfl.report.facts import GUEST_ONLY, JOINT
 from vfl.session import Session, connect
-from vfl.tables import columns_of, read_table, take_columns, take_rows
+from vfl.tables import columns_of, read_table, take_columns
 
 if TYPE_CHECKING:
     import polars
@@ -77,8 +76,7 @@ def run_job(job: Job) -> JobResult:
         evaluate = msgspec.to_builtins(job.evaluate) if job.evaluate else {"test_size": 0}
         session.call("run", {"model": job.kind, **evaluate}, {})
         rows = _align(job, table)
-        held_out = _held_out(job, rows, party)
-        train, test = take_rows(rows, np.flatnonzero(~held_out)), take_rows(rows, np.flatnonzero(held_out))
+        train, test = _split(job, rows)
         model = job.estimator.fit(take_columns(train, names), train[label] if label else None)
         if job.model_path is not None:
             model.save(job.model_path)
@@ -158,20 +156,15 @@ def _align(job: Job, table: "polars.DataFrame") -> "polars.DataFrame":
     return rows
 
 
-def _held_out(job: Job, rows: "polars.DataFrame", party: str) -> NDArray[np.bool_]:
-    """Return which rows are held out; both parties choose the same customers without a message."""
+def _split(job: Job, rows: "polars.DataFrame") -> tuple["polars.DataFrame", "polars.DataFrame"]:
+    """Return the rows that train and those that are held out; all train without an [evaluate] section."""
     if job.evaluate is None:
-        return np.zeros(len(rows), dtype=bool)
-    share, salt = job.evaluate.test_size, job.evaluate.salt
-    chosen = held_out(
-        rows, job.data.identifiers, share=share, normalise=job.data.normalise, salt=salt, party=party
+        return rows, rows.clear()
+    data, evaluate = job.data, job.evaluate
+    train, test = train_test_split(
+        rows, data.identifiers, normalise=data.normalise, test_size=evaluate.test_size, salt=evaluate.salt
     )
-    if chosen.all() or not chosen.any():
-        raise InvalidData(
-            f"{party}: test_size {share:g} of {len(rows)} common rows leaves {int(chosen.sum())} to evaluate and "
-            f"{int((~chosen).sum())} to train; change test_size or leave [evaluate] out"
-        )
-    return chosen
+    return train, test
 
 
 def _evaluate(

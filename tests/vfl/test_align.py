@@ -10,7 +10,7 @@ import pytest
 
 import vfl
 from vfl.datasets import german_credit
-from vfl.errors import AlignmentError, ConfigMismatch, DuplicateIds, InvalidIds
+from vfl.errors import AlignmentError, ConfigMismatch, DuplicateIds, InvalidData, InvalidIds
 
 
 def both(left: Any, right: Any, **options: Any) -> vfl.Simulation:
@@ -20,6 +20,7 @@ def both(left: Any, right: Any, **options: Any) -> vfl.Simulation:
 
 
 LEFT = {"id": [f"c{i}" for i in range(40)], "a": list(range(40))}
+IDS = pd.DataFrame({"id": [f"c{i}" for i in range(50)]})
 RIGHT = {"id": [f"c{i}" for i in range(59, 19, -1)], "b": [float(i) for i in range(59, 19, -1)]}
 
 
@@ -109,21 +110,32 @@ def test_facts_for_the_report() -> None:
     assert (alignment.own_rows, alignment.peer_bucket, alignment.common_rows) == (40, 64, 20)
 
 
-def test_split_is_the_same_on_both_sides() -> None:
+def test_split_is_the_same_on_both_sides_and_in_every_run() -> None:
     def act(table: Any) -> Any:
-        return vfl.train_test_split(vfl.align(table, on="id"), test_size=0.25)
+        return vfl.train_test_split(vfl.align(table, on="id"), on="id", test_size=0.25)
 
-    result = vfl.simulate(bank=lambda: act(pd.DataFrame(LEFT)), shop=lambda: act(pl.DataFrame(RIGHT)))
-    for mine, theirs in zip(result["bank"], result["shop"], strict=True):
-        assert list(mine["id"]) == theirs["id"].to_list()
-    assert [len(part) for part in result["bank"]] == [15, 5]
+    tests = []
+    for _ in range(2):
+        result = vfl.simulate(bank=lambda: act(pd.DataFrame(LEFT)), shop=lambda: act(pl.DataFrame(RIGHT)))
+        for mine, theirs in zip(result["bank"], result["shop"], strict=True):
+            assert list(mine["id"]) == theirs["id"].to_list()
+        train, test = result["bank"]
+        assert sorted([*train["id"], *test["id"]]) == sorted(f"c{i}" for i in range(20, 40))
+        tests.append(set(test["id"]))
+    assert tests[0] == tests[1]
 
 
-def test_split_refuses_other_fractions() -> None:
-    with pytest.raises(ConfigMismatch, match="test_size"):
-        vfl.simulate(
-            bank=lambda: vfl.train_test_split(np.eye(8), test_size=0.25),
-            shop=lambda: vfl.train_test_split(np.eye(8), test_size=0.5),
-        )
-    with pytest.raises(ValueError, match="test_size"):
-        vfl.train_test_split(np.eye(8), test_size=1.5)
+def split(size: float = 0.5, salt: str = "", rows: Any = IDS) -> Any:
+    return vfl.train_test_split(rows, on="id", test_size=size, salt=salt)
+
+
+@pytest.mark.parametrize("other", [{"size": 0.4}, {"salt": "x"}, {"rows": IDS[:40]}, {"rows": IDS[::-1]}])
+def test_split_refuses_whatever_differs(other: dict[str, Any]) -> None:
+    with pytest.raises(ConfigMismatch, match=r"test_size|salt|rows|held out"):
+        vfl.simulate(bank=split, shop=lambda: split(**other))
+
+
+@pytest.mark.parametrize("size", [1e-9, 1.0])
+def test_split_refuses_an_empty_part(size: float) -> None:
+    with pytest.raises(InvalidData, match="test_size"):
+        vfl.simulate(bank=lambda: split(size), shop=lambda: split(size))

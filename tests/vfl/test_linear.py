@@ -147,7 +147,7 @@ def test_any_two_labels(labels: Any) -> None:
 
 def test_weights_move_the_model_like_scikit_learns() -> None:
     weights = np.where(LABELS == 1, 4.0, 1.0)[TRAIN]
-    settings = {"max_iter": 30, "tol": 1e-6, "batch_size": None}
+    settings: dict[str, Any] = {"max_iter": 30, "tol": 1e-6, "batch_size": None}
     *_, by_sample, _ = fit(vfl.LogisticRegression(**settings), sample_weight=weights)
     *_, by_class, _ = fit(
         vfl.LogisticRegression(class_weight={0: 1.0, 1: 4.0}, **settings),
