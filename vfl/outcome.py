@@ -101,6 +101,10 @@ class Outcome:
             self._log.observe(record)
 
     def __enter__(self) -> Self:
+        """Wait for :meth:`open`."""
+        return self
+
+    def open(self) -> None:
         """Open the log; the session's handshake is done."""
         session = self._session
         name = f"{session.started:%Y%m%d-%H%M%S}-{session.name}-{session.peer.session.hex()[:8]}"
@@ -124,14 +128,15 @@ class Outcome:
         for record in self._early:
             self._log.observe(record)
         session.folder = self.folder
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the log; write the report if the session ended well."""
+        """Close the log; write the report if the session ended well, tell the peer if it did not."""
         if self._log is None:
             return
+        if error is not None:
+            self._session.channel.abort(error)  # now: nothing may be sent once the log is closed
         head = self._log.close({"outcome": "done" if error is None else type(error).__name__})
         if error is None:
             write_report(self.folder, facts_of(self._session, AuditTrace(path="audit.jsonl", head=head)))

@@ -262,8 +262,9 @@ class Connection:
                 channel, identity, config.pinned_key(), config.policy, config.run.verbose, Tally()
             )
             outcome = Outcome(session, config.path(config.run.output))
+            stack.enter_context(outcome)  # ends after the last message, which may be an abort
             stack.enter_context(ambient(session))
-            stack.enter_context(outcome)
+            outcome.open()
             self._stack = stack.pop_all()
         return session
 
