@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vfl.cli.init import Created
     from vfl.datasets import TwoParties
 
-__all__ = ["demo"]
+__all__ = ["demo", "free_address"]
 
 PARTIES = ("bank", "retailer")
 MARK = ".vfl-demo"  # tells a folder that an earlier demo made
@@ -52,7 +52,7 @@ def demo(
     start = time.monotonic()
     workspace = _workspace(folder, keep)
     data = german_credit()
-    address = _free_address()
+    address = free_address()
     parties = _prepare(workspace, data, he, address)
     console.print(
         f"{shown(workspace.absolute())}/ has a folder per party: key, certificates, configuration, data.\n"
@@ -106,7 +106,7 @@ def _prepare(workspace: Path, data: "TwoParties", he: Encryption, address: str) 
     return created
 
 
-def _free_address() -> str:
+def free_address() -> str:
     """Return a loopback address that nobody listens on: the transport picks it, and lets go of it again."""
     from datetime import UTC, datetime
 
