@@ -132,11 +132,9 @@ class Outcome:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the log; write the report if the session ended well, tell the peer if it did not."""
+        """Close the log; write the report if the session ended well."""
         if self._log is None:
             return
-        if error is not None:
-            self._session.channel.abort(error)  # now: nothing may be sent once the log is closed
         head = self._log.close({"outcome": "done" if error is None else type(error).__name__})
         if error is None:
             write_report(self.folder, facts_of(self._session, AuditTrace(path="audit.jsonl", head=head)))
