@@ -19,6 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {"vfl": "vfl", "crypto": "vfl/crypto", "protocols": "vfl/protocols"}
+PROVIDED = packages_distributions()
 LEFT_BEHIND = shutil.ignore_patterns(
     ".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "build", "dist", "*.egg-info"
 )
@@ -162,12 +163,19 @@ def test_the_command_runs_without_the_repository(python: Path) -> None:
     assert {"init", "trust", "check", "run", "predict", "audit", "demo"} <= set(usage.split())
 
 
+@pytest.mark.parametrize("python", ["wheel"], indirect=True)
+def test_the_demo_runs_without_the_repository(python: Path, tmp_path: Path) -> None:
+    run(python.with_name("vfl"), "demo", cwd=tmp_path)
+    reports = {path.relative_to(tmp_path).parts[1] for path in tmp_path.rglob("report.html")}
+    assert reports == {"bank", "retailer"}
+
+
 def packages_of(names: set[str]) -> set[str]:
     """Return the import names that the distributions `names` provide."""
     normal = {re.sub(r"[-_.]+", "-", name).lower() for name in names}
     return {
         package
-        for package, owners in packages_distributions().items()
+        for package, owners in PROVIDED.items()
         if normal & {re.sub(r"[-_.]+", "-", owner).lower() for owner in owners}
     }
 
