@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import vfl
+
 ROOT = Path(__file__).resolve().parents[1]
 MODULE_LINES = 500
 FUNCTION_LINES = 60
@@ -149,3 +151,9 @@ def test_a_layer_refuses_its_bare_name(folder: str) -> None:
     done = fresh(f"import {folder}")
     assert done.returncode != 0
     assert f"import this package as vfl.{folder}" in done.stderr
+
+
+def test_no_public_name_is_also_a_module() -> None:
+    """Importing a module of the same name would put the module in the place of the function."""
+    names = set(vfl.__all__) & {path.stem for path in (ROOT / "vfl").iterdir()}
+    assert not names

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from vfl.align import align, train_test_split
+    from vfl.alignment import align, train_test_split
     from vfl.data import read_table
     from vfl.linear import LinearRegression, LogisticRegression
     from vfl.model import load
@@ -36,14 +36,14 @@ _HOMES = {
     "LogisticRegression": "linear",
     "Session": "session",
     "Simulation": "session",
-    "align": "align",
+    "align": "alignment",
     "connect": "session",
     "current": "session",
     "load": "model",
     "read_table": "data",
     "record_metrics": "outcome",
     "simulate": "session",
-    "train_test_split": "align",
+    "train_test_split": "alignment",
 }
 
 

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vfl.align import align, train_test_split
+from vfl.alignment import align, train_test_split
 from vfl.baseline import one_table, regression_figures
 from vfl.errors import ConfigError
 from vfl.job import Job
