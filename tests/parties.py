@@ -1,6 +1,9 @@
 """Two parties with folders of their own, as `vfl init` and `vfl trust` leave them, and a free address between them."""
 
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,3 +71,31 @@ def both(bank: Callable[[], Any], shop: Callable[[], Any]) -> tuple[Any, Any]:
     for thread in threads:
         thread.join()
     return results[0], results[1]
+
+
+def vfl_process(*arguments: str | Path) -> "subprocess.Popen[str]":
+    """Start the command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "vfl", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def train_for_long(*parties: Created) -> None:
+    """Let a training under Paillier take minutes."""
+    for party in parties:
+        replace(party.job, 'he = "paillier"', 'he = "paillier"\nmax_iter = 1000\ntol = 1e-12')
+
+
+def wait_for_training(party: Created) -> None:
+    """Wait until a party has sent a few messages of the training: its audit log says so before they leave."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        logs = list(party.job.parent.glob("runs/*/audit.jsonl"))
+        if logs and logs[0].read_bytes().count(b'"gradient.') > 5:
+            return
+        time.sleep(0.05)
+    raise AssertionError("no training began")

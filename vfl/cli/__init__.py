@@ -23,7 +23,7 @@ import typer
 from vfl import __version__, errors
 from vfl.cli import audit, check, demo, init, predict, run, trust
 
-__all__ = ["app", "main"]
+__all__ = ["EXIT_CODES", "app", "execute", "main"]
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 EXIT_CODES: tuple[tuple[int, tuple[type[Exception], ...]], ...] = (
@@ -81,10 +81,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """
     signal.signal(signal.SIGTERM, _terminate)
     warnings.showwarning = _warn
-    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+    sys.exit(execute(sys.argv[1:] if arguments is None else arguments))
 
 
-def _run(arguments: list[str]) -> int:
+def execute(arguments: list[str]) -> int:
+    """Run the command line and return its exit code; an error has become one line on stderr."""
     try:
         return app(args=arguments, prog_name="vfl", standalone_mode=False) or 0
     except (KeyboardInterrupt, typer.Abort):

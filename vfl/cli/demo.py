@@ -7,9 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,11 +18,11 @@ if TYPE_CHECKING:
     from vfl.cli.init import Created
     from vfl.datasets import TwoParties
 
-__all__ = ["demo", "free_address"]
+__all__ = ["MARK", "demo", "demo_workspace", "free_address", "run_both"]
 
 PARTIES = ("bank", "retailer")
 MARK = ".vfl-demo"  # tells a folder that an earlier demo made
-GRACE_SECONDS = 10.0  # for the other process to notice that one has failed
+GRACE_SECONDS = 5.0  # for the other process to notice that one has failed
 
 
 class Encryption(enum.StrEnum):
@@ -50,7 +49,7 @@ def demo(
     from vfl.datasets import german_credit
 
     start = time.monotonic()
-    workspace = _workspace(folder, keep)
+    workspace = demo_workspace(folder, keep=keep)
     data = german_credit()
     address = free_address()
     parties = _prepare(workspace, data, he, address)
@@ -58,13 +57,13 @@ def demo(
         f"{shown(workspace.absolute())}/ has a folder per party: key, certificates, configuration, data.\n"
         f"Each now executes `vfl run` in a process of its own, connected by mutual TLS on {address}.\n"
     )
-    code = _run_both({name: party.job for name, party in parties.items()})
+    code = run_both({name: party.job for name, party in parties.items()})
     if code:
         raise typer.Exit(code)
     show_results(workspace, data, seconds=time.monotonic() - start)
 
 
-def _workspace(folder: Path, keep: bool) -> Path:
+def demo_workspace(folder: Path, *, keep: bool) -> Path:
     """Return an empty folder; what an earlier demo left in it is replaced, anything else is not touched."""
     from vfl.errors import ConfigError
 
@@ -120,7 +119,7 @@ def free_address() -> str:
     return f"127.0.0.1:{listener.port}"
 
 
-def _run_both(jobs: dict[str, Path]) -> int:
+def run_both(jobs: dict[str, Path]) -> int:
     """Run the job of each party in a process of its own; return 0, or the exit code of the first that failed."""
     width = max(map(len, jobs))
     processes = {
@@ -149,11 +148,12 @@ def _run_both(jobs: dict[str, Path]) -> int:
             reader.join()
 
 
-def _pass_on(lines: Iterable[str], name: str, width: int) -> None:
+def _pass_on(lines: IO[str], name: str, width: int) -> None:
     """Show what a party says, after its name."""
-    for line in lines:
-        sys.stdout.write(f"  {name:<{width}} | {line.removeprefix(f'{name}: ').rstrip()}\n")
-        sys.stdout.flush()
+    with lines:
+        for line in lines:
+            sys.stdout.write(f"  {name:<{width}} | {line.removeprefix(f'{name}: ').rstrip()}\n")
+            sys.stdout.flush()
 
 
 def _wait(processes: "list[subprocess.Popen[str]]") -> int:

@@ -39,8 +39,10 @@ def _party_name(name: str) -> str:
 
 
 def _address(address: str | None) -> str | None:
-    if address is not None and not re.fullmatch(r".+:[0-9]{1,5}", address):
-        raise typer.BadParameter(f"{address!r} is not of the form host:port")
+    if address is not None:
+        host, _, port = address.rpartition(":")
+        if not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+            raise typer.BadParameter(f"{address!r} is not of the form host:port")
     return address
 
 
