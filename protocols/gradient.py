@@ -429,8 +429,8 @@ async def host_scores(guest: Channel, own: FloatArray) -> FloatArray | None:
 
 
 def batch_rows(rows: int, host_columns: int) -> int:
-    """Return the default batch: an eighth of the rows, within [256, 4096] and never below the floor."""
-    return max(smallest_batch(host_columns), min(4096, max(256, math.ceil(rows / 8))))
+    """Return the default batch: a sixth of the rows, within [256, 4096] and never below the floor."""
+    return max(smallest_batch(host_columns), min(4096, max(256, math.ceil(rows / 6))))
 
 
 def make_format(plan: Plan) -> Format:

@@ -33,7 +33,7 @@ class LogisticRegression(GeneralisedLinear):
     max_iter : int
         Epochs at most. Each epoch opens each row's host score once more: see Leakage.
     batch_size : int, "auto" or None
-        Rows per batch; ``"auto"`` takes an eighth of the rows, at most 4096; None takes all.
+        Rows per batch; ``"auto"`` takes a sixth of the rows, 256 to 4096; None takes all.
     learning_rate : float
         Step in units of the inverse curvature; 0.5 is safe for two whitened blocks.
     momentum : float
