@@ -44,11 +44,11 @@ def demo(
     Two processes on this machine, connected by mutual TLS, find their common customers in German Credit data and
     train one model on the columns of both.
     """
+    start = time.monotonic()
     from vfl.cli.demo_results import show_results
     from vfl.cli.output import console, shown
     from vfl.datasets import german_credit
 
-    start = time.monotonic()
     workspace = demo_workspace(folder, keep=keep)
     data = german_credit()
     address = free_address()

@@ -25,17 +25,18 @@ def run(job: Annotated[Path, typer.Argument(help="This party's job file, e.g. ba
 
 
 def _print(job: "Job", result: "JobResult") -> None:
-    from vfl.cli.output import console, metrics_table, shown
+    from vfl.cli.output import console, metrics_table, show_facts, shown
     from vfl.runner import EVALUATION
 
-    peer = job.config.peer.name
+    files = [("report", result.folder / "report.html"), ("audit log", result.folder / "audit.jsonl")]
+    if job.model_path is not None:
+        files.append(("half of the model", job.model_path))
     console.print(f"common customers: {result.common_rows} of {result.own_rows}")
     if result.metrics:
+        files.append(("held-out scores", result.folder / EVALUATION))
         alone = f"{result.columns} own columns"
-        console.print(f"{result.test_rows} of them held out; guest only: {alone}, joint: those and {peer}'s")
+        console.print(
+            f"{result.test_rows} of them held out; guest only: {alone}, joint: those and {job.config.peer.name}'s"
+        )
         console.print(metrics_table(result.metrics))
-        console.print(f"scores held out:  {shown(result.folder / EVALUATION)}")
-    if job.model_path is not None:
-        console.print(f"half of the model: {shown(job.model_path)}")
-    console.print(f"report:            {shown(result.folder / 'report.html')}")
-    console.print(f"audit log:         {shown(result.folder / 'audit.jsonl')}")
+    show_facts([(name, shown(path)) for name, path in files])
