@@ -213,7 +213,8 @@ class Channel(abc.ABC):
 
     def abort(self, error: BaseException) -> None:
         """Tell the peer the type of the error that stops this party (nothing of its text), then close."""
-        reason = type(error).__name__ if type(error).__module__ == "vfl.errors" else "InternalError"
+        stopped = "Interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "InternalError"
+        reason = type(error).__name__ if type(error).__module__ == "vfl.errors" else stopped
         try:
             # gone already: nobody to tell; or the stream is broken, or an observer stopped this message too
             with contextlib.suppress(VFLError):

@@ -19,8 +19,9 @@ accept it:
 * the guest sees z_H of every row once per epoch (class ``score``). A guest that has seen a row set's z_H for as many
   epochs as the host has columns knows the span of B, and, B being whitened, B B^T;
 * the host sees its own gradient of every batch (class ``gradient``). For a batch of at most about twice as many rows as
-  the host has columns it can solve for the labels; batches of fewer than ``ROWS_PER_COLUMN`` = 16 rows per host column
-  are refused, and batches are the same rows in every epoch, so that epochs do not add equations with the same labels.
+  the host has columns it can solve for the labels; batches of fewer than ``ROWS_PER_COLUMN`` = 16 rows per host column,
+  or fewer than ``FEWEST_ROWS`` = 64 rows (of 16 rows all label vectors can be tried), are refused, and batches are the
+  same rows in every epoch, so that epochs do not add equations with the same labels.
 
 The guest's view of ciphertext replies is masked by the scheme's :class:`~vfl.crypto.innerproduct.Evaluator`.
 Sources: Hardy et al., "Private federated learning on vertically partitioned data", arXiv 1711.10677, section 4 (with a
@@ -49,6 +50,7 @@ from vfl.protocols.channel import Channel
 from vfl.protocols.wire import Array, Bytes, Ciphers, Declaration, Leakage, Message, Role
 
 __all__ = [
+    "FEWEST_ROWS",
     "ROWS_PER_COLUMN",
     "SCHEMES",
     "GuestSide",
@@ -66,6 +68,7 @@ __all__ = [
 
 FloatArray = NDArray[np.float64]
 ROWS_PER_COLUMN = 16
+FEWEST_ROWS = 64
 SCHEMES = ("ckks", "paillier")
 
 
@@ -121,7 +124,7 @@ class EpochEnd(Message, frozen=True, kw_only=True):
 
 def smallest_batch(host_columns: int) -> int:
     """Return the fewest rows a batch may have (rows)."""
-    return ROWS_PER_COLUMN * host_columns
+    return max(FEWEST_ROWS, ROWS_PER_COLUMN * host_columns)
 
 
 @dataclass(frozen=True)

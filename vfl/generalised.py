@@ -128,7 +128,7 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
         epochs.
         """
         session = current()
-        self._check_parameters()
+        self.check_parameters()
         features = data.features(X, session.name)
         session.require_columns(features.names)
         session.require_leakage(Leakage.SCORE, Leakage.GRADIENT)
@@ -247,7 +247,14 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
             session.checkpoint()
         return joint
 
-    def _check_parameters(self) -> None:
+    def check_parameters(self) -> None:
+        """Refuse parameters that cannot work.
+
+        Raises
+        ------
+        ValueError
+            Naming the parameter and what it may be.
+        """
         checks: Mapping[str, bool] = {
             "max_iter must be a positive integer": self.max_iter >= 1 and self.max_iter == int(self.max_iter),
             "batch_size must be a positive integer, 'auto' or None": self.batch_size in ("auto", None)
@@ -262,6 +269,7 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
         for text, fulfilled in checks.items():
             if not fulfilled:
                 raise ValueError(text)
+        self._regularisation()
 
     def _guest_side(self, y: Any, sample_weight: Any, rows: int, session: Session) -> "Side | None":
         if session.role is Role.HOST:

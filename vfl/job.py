@@ -127,8 +127,7 @@ def _estimator(path: Path, section: ModelSection) -> Any:
     decode_toml(path, cast(type[Section], file))
     estimator = kind(**section.parameters)
     try:
-        estimator._check_parameters()
-        estimator._regularisation()
+        estimator.check_parameters()
     except ValueError as error:
         raise ConfigError(f"{path}: [model.parameters]: {error}") from None
     return estimator
