@@ -27,6 +27,7 @@ docs: .venv/installed-dev
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks.quality --he paillier
 	$(BIN)/python -m benchmarks.quality --he ckks
+	$(BIN)/python -m benchmarks.leakage
 
 clean:
 	rm -rf .venv build dist vfl.egg-info .coverage .hypothesis

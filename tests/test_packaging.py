@@ -19,6 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {"vfl": "vfl", "crypto": "vfl/crypto", "protocols": "vfl/protocols"}
+OWN = {"vfl", "tests", "benchmarks", "docs"}
 PROVIDED = packages_distributions()
 LEFT_BEHIND = shutil.ignore_patterns(
     ".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "build", "dist", "*.egg-info"
@@ -65,6 +66,10 @@ def core() -> set[str]:
     return requirements("options", "install_requires")
 
 
+def development() -> set[str]:
+    return requirements("options.extras_require", "dev")
+
+
 def tree_files() -> set[str]:
     """Return the files of the three folders under their installed paths."""
     return {
@@ -75,15 +80,15 @@ def tree_files() -> set[str]:
     }
 
 
-def third_party_imports() -> Iterator[tuple[str, Path]]:
-    for folder in FOLDERS:
+def third_party_imports(*folders: str) -> Iterator[tuple[str, Path]]:
+    for folder in folders:
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 if isinstance(node, ast.ImportFrom) and node.module:
                     names = [node.module]
                 for name in (name.split(".")[0] for name in names):
-                    if name != "vfl" and name not in sys.stdlib_module_names:
+                    if name not in OWN and name not in sys.stdlib_module_names:
                         yield name, path
 
 
@@ -141,7 +146,7 @@ def test_an_installation_holds_the_tree_under_one_name(python: Path) -> None:
 
 
 def test_every_module_imports_without_the_extra_and_exists_once(python: Path) -> None:
-    tools = packages_of(requirements("options.extras_require", "dev") - core())
+    tools = packages_of(development() - core())
     report = json.loads(run(python, "-I", "-c", IMPORT_ALL, *sorted(tools), cwd=python.parent))
     modules = {
         name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
@@ -180,13 +185,17 @@ def packages_of(names: set[str]) -> set[str]:
     }
 
 
-def test_what_is_imported_is_declared() -> None:
+def test_what_the_package_imports_is_declared() -> None:
     declared = packages_of(core())
-    undeclared = {(name, str(path)) for name, path in third_party_imports() if name not in declared}
-    assert not undeclared
+    assert not {(name, str(path)) for name, path in third_party_imports(*FOLDERS) if name not in declared}
+
+
+def test_what_tests_and_benchmarks_import_is_declared() -> None:
+    declared = packages_of(core() | development())
+    imported = third_party_imports("tests", "benchmarks", "docs")
+    assert not {(name, str(path)) for name, path in imported if name not in declared}
 
 
 def test_what_is_declared_is_imported() -> None:
-    imported = {name for name, _ in third_party_imports()}
-    unused = {name for name in core() if not packages_of({name}) & imported}
-    assert not unused
+    imported = {name for name, _ in third_party_imports(*FOLDERS)}
+    assert not {name for name in core() if not packages_of({name}) & imported}
