@@ -1,0 +1,79 @@
+"""The notebooks run from top to bottom, without a warning, and show what they say they show."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+# Runs after a notebook's own cells and prints what the assertions need.
+FIGURES = {
+    "01_bank_and_retailer": "{name: values['auc'] for name, values in figures.items()}",
+}
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    notebook: nbformat.NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    return notebook
+
+
+@pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
+def executed(request: pytest.FixtureRequest) -> tuple[str, nbformat.NotebookNode]:
+    """A notebook after a run of its own kernel, with one more cell."""
+    path: Path = request.param
+    notebook = read(path)
+    first = "import warnings as w; w.simplefilter('error')"
+    last = f"import json; print(json.dumps({FIGURES[path.stem]}))"
+    for place, source in ((0, first), (len(notebook.cells) + 1, last)):
+        notebook.cells.insert(place, nbformat.v4.new_code_cell(source))  # type: ignore[no-untyped-call]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+        client = NotebookClient(notebook, timeout=60, kernel_name="python3")
+        client.execute(cwd=str(path.parent))
+    return path.stem, notebook
+
+
+def test_no_cell_complains(executed: tuple[str, nbformat.NotebookNode]) -> None:
+    _, notebook = executed
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert [output.text for output in outputs if output.get("name") == "stderr"] == []
+
+
+def test_the_joint_model_gains(executed: tuple[str, nbformat.NotebookNode]) -> None:
+    _, notebook = executed
+    auc = json.loads(notebook.cells[-1].outputs[0].text)
+    assert auc["joint"] > auc["guest only"] + 0.02
+    assert abs(auc["joint"] - auc["pooled"]) < 0.005
+
+
+def test_the_attack_is_shown_and_warned_of(executed: tuple[str, nbformat.NotebookNode]) -> None:
+    _, notebook = executed
+    printed = "".join(
+        output.text
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if output.get("name") == "stdout"
+    )
+    shares = re.findall(r"(\d+) epochs, \d+ host columns: (\d+)% of the values right; warned: (\w+)", printed)
+    assert [(epochs, warned) for epochs, _, warned in shares] == [("8", "False"), ("16", "True")]
+    assert int(shares[1][1]) >= 95 > int(shares[0][1])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_outputs_are_committed_and_plots_described(path: Path) -> None:
+    cells = [cell for cell in read(path).cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in cells), "run the notebook and save it"
+    kinds = [kind for cell in cells for output in cell.outputs for kind in output.get("data", {})]
+    assert kinds.count("image/png") >= 3
+    assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
+    text = path.read_text(encoding="utf-8")
+    assert str(ROOT) not in text
+    assert sys.prefix not in text
