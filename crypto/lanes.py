@@ -6,7 +6,7 @@ ten times as fast on each processor, without the lock. Every method has the same
 
 import os
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import TypeVar, final
 
 import gmpy2
 import numpy as np
@@ -19,7 +19,10 @@ from vfl.crypto.multiexp import Arithmetic, Gmp, Powers, inverses, threads
 
 __all__ = ["Lanes"]
 
-DIGIT_BITS = 7  # 2^7 buckets of eight numbers modulo n^2 at 2048 bits fill 0.7 MB, within a second-level cache
+T = TypeVar("T")
+DIGIT_BITS = (
+    7  # 2^7 buckets of eight numbers modulo n^2 at 2048 bits fill 0.7 MB, within a second-level cache
+)
 
 
 @final
@@ -62,9 +65,7 @@ class Lanes(Arithmetic):
         def products(digits: NDArray[np.uint8]) -> list[mpz]:
             padded = np.concatenate([digits, np.zeros((-len(digits) % LANES, len(bases)), np.uint8)])
             rows = padded.reshape(-1, LANES, len(bases))
-            done = threads(
-                lambda i: self._run(kernels.table_products, table, rows[i], self._unit), len(rows)
-            )
+            done = threads(lambda i: self._run(kernels.table_products, table, rows[i], self._unit), len(rows))
             return self._leave(self._flat(done, len(digits)))
 
         return products
@@ -87,9 +88,7 @@ class Lanes(Arithmetic):
         values = self._leave(total)
         return [values[size * v : size * (v + 1)] for v in range(vectors)]
 
-    def matrix_product(
-        self, numbers: Sequence[mpz], matrix: NDArray[np.int64], spacing: int
-    ) -> list[mpz]:
+    def matrix_product(self, numbers: Sequence[mpz], matrix: NDArray[np.int64], spacing: int) -> list[mpz]:
         """Take products of powers: see :meth:`vfl.crypto.multiexp.Arithmetic.matrix_product`.
 
         Exponents are cut into signed digits of a radix 2^w. Each digit of each column is one lane, which multiplies
@@ -161,7 +160,7 @@ class Lanes(Arithmetic):
         threads(piece, pieces)
         return total
 
-    def _run(self, kernel: Callable[..., U64], *arguments: object) -> U64:
+    def _run(self, kernel: Callable[..., T], *arguments: object) -> T:
         return kernel(*arguments, self._m, self._inverse)
 
     def _rows(self, numbers: Sequence[mpz], rows: int) -> U64:

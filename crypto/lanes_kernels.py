@@ -50,6 +50,8 @@ class _Emitter:
 
     def __init__(self, builder: Any, total: Any, left: Any, modulus: Any) -> None:
         self.b, self.total, self.left, self.modulus = builder, total, left, modulus
+        self.factors: list[Any] = []
+        self.quotients: list[Any] = []
 
     def load(self, pointer: Any, index: Any) -> Any:
         value = self.b.load(self.b.gep(pointer, [index]))
@@ -63,7 +65,8 @@ class _Emitter:
         """Return total + the low ("l") or high ("h") 52 bits of x y, in each lane."""
         kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
         name = f"llvm.x86.avx512.vpmadd52{half}.uq.512"
-        return self.b.call(cgutils.get_or_insert_function(self.b.module, kind, name), [total, x, y])
+        function = cgutils.get_or_insert_function(self.b.module, kind, name)  # type: ignore[no-untyped-call]
+        return self.b.call(function, [total, x, y])
 
     def column(self, start: Any, lefts: list[Any], moduli: list[Any]) -> Any:
         """Return one limb of start + left * factors + modulus * quotients.
@@ -85,7 +88,6 @@ class _Emitter:
         index = [ir.Constant(_WORD, c) for c in range(ROWS + 1)]
         lefts = [self.load(self.left, index[c]) for c in range(ROWS)]
         moduli = [self.load(self.modulus, index[c]) for c in range(ROWS)]
-        self.quotients: list[Any] = []
         carry = _ZERO
         for c in range(ROWS):
             limb = self.b.add(self.load(self.total, index[c]), carry)
@@ -130,7 +132,7 @@ class _Emitter:
             self.store(self.column(_ZERO, lefts, moduli), self.b.sub(size, ir.Constant(_WORD, ROWS - c)))
 
 
-@intrinsic  # type: ignore[misc]  # numba has no annotations
+@intrinsic
 def _pass(
     typing: Any, total: Any, left: Any, right: Any, row: Any, modulus: Any, inverse: Any, size: Any
 ) -> Any:
@@ -139,9 +141,8 @@ def _pass(
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         def pointer(position: int) -> Any:
-            array = cgutils.create_struct_proxy(signature.args[position])(
-                context, builder, value=arguments[position]
-            )
+            proxy = cgutils.create_struct_proxy(signature.args[position])  # type: ignore[no-untyped-call]
+            array = proxy(context, builder, value=arguments[position])
             return builder.bitcast(array.data, _VECTOR.as_pointer())
 
         emitter = _Emitter(builder, pointer(0), pointer(1), pointer(4))
@@ -156,13 +157,13 @@ def _pass(
     return signature, generate
 
 
-@njit(nogil=True, cache=True)  # type: ignore[misc]
+@njit(nogil=True, cache=True)
 def multiply(total: U64, left: U64, right: U64, modulus: U64, inverse: np.uint64) -> None:
     """Set total to left * right / 2^(52 L) modulo the modulus; all of shape (L, LANES), `total` apart."""
     size = left.shape[0]
     total[:] = 0
     for row in range(0, size, ROWS):
-        _pass(total, left, right, row, modulus, inverse, size)
+        _pass(total, left, right, row, modulus, inverse, size)  # type: ignore[call-arg]
     carry = np.zeros(LANES, np.uint64)
     for limb in range(size):
         for lane in range(LANES):
@@ -171,7 +172,7 @@ def multiply(total: U64, left: U64, right: U64, modulus: U64, inverse: np.uint64
             carry[lane] = value >> _SHIFT
 
 
-@njit(nogil=True, cache=True)  # type: ignore[misc]
+@njit(nogil=True, cache=True)
 def multiply_rows(
     total: U64, left: U64, right: U64, step: int, start: int, stop: int, modulus: U64, inverse: np.uint64
 ) -> None:
@@ -189,7 +190,7 @@ def multiply_rows(
                 total[row + lane, limb] = product[limb, lane]
 
 
-@njit(nogil=True, cache=True)  # type: ignore[misc]
+@njit(nogil=True, cache=True)
 def square(number: U64, times: int, modulus: U64, inverse: np.uint64) -> U64:
     """Return number^(2^times), in Montgomery form like the number."""
     one, two = number.copy(), np.empty_like(number)
@@ -199,7 +200,7 @@ def square(number: U64, times: int, modulus: U64, inverse: np.uint64) -> U64:
     return one
 
 
-@njit(nogil=True, cache=True)  # type: ignore[misc]
+@njit(nogil=True, cache=True)
 def powers(base: U64, windows: NDArray[np.uint8], unit: U64, modulus: U64, inverse: np.uint64) -> U64:
     """Return base^e for the e with these windows, highest first; time and addresses depend on their count alone.
 
@@ -226,7 +227,7 @@ def powers(base: U64, windows: NDArray[np.uint8], unit: U64, modulus: U64, inver
     return one
 
 
-@njit(nogil=True, cache=True)  # type: ignore[misc]
+@njit(nogil=True, cache=True)
 def window_table(bases: U64, size: int, unit: U64, modulus: U64, inverse: np.uint64) -> U64:
     """Return the powers 0 .. size - 1 of LANES bases, shape (LANES, size, L)."""
     table = np.empty((LANES, size, bases.shape[0]), np.uint64)
@@ -239,10 +240,8 @@ def window_table(bases: U64, size: int, unit: U64, modulus: U64, inverse: np.uin
     return table
 
 
-@njit(nogil=True, cache=True)  # type: ignore[misc]
-def table_products(
-    table: U64, digits: NDArray[np.uint8], unit: U64, modulus: U64, inverse: np.uint64
-) -> U64:
+@njit(nogil=True, cache=True)
+def table_products(table: U64, digits: NDArray[np.uint8], unit: U64, modulus: U64, inverse: np.uint64) -> U64:
     """Return for each lane the product over i of table[i, digits[lane, i]], shape (L, LANES)."""
     one, two, chosen = unit.copy(), np.empty_like(unit), np.empty_like(unit)
     for position in range(table.shape[0]):
@@ -255,7 +254,7 @@ def table_products(
     return one
 
 
-@njit(nogil=True, cache=True)  # type: ignore[misc]
+@njit(nogil=True, cache=True)
 def bin_products(
     numbers: U64,
     first: NDArray[np.int64],
@@ -288,7 +287,7 @@ def bin_products(
     return buckets
 
 
-@njit(nogil=True, cache=True)  # type: ignore[misc]
+@njit(nogil=True, cache=True)
 def weigh(buckets: U64, start: int, stop: int, unit: U64, modulus: U64, inverse: np.uint64) -> U64:
     """Return for each lane the product over d of buckets[lane, start + d - 1]^d, shape (L, LANES)."""
     running, total, result = unit.copy(), unit.copy(), np.empty_like(unit)

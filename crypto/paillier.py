@@ -398,6 +398,23 @@ class Ciphertexts:
         products = self.key.arithmetic.bin_products(self._values, bins.astype(np.int16), size)
         return [Ciphertexts(self.key, column) for column in products]
 
+    @classmethod
+    def concatenate(cls, key: PublicKey, parts: Sequence["Ciphertexts"]) -> "Ciphertexts":
+        """Return one vector. Raises KeyMismatch if a part does not belong to `key`."""
+        for part in parts:
+            _same_key(key, part.key)
+        return Ciphertexts(key, [value for part in parts for value in part._values])
+
+    def join(self, slots: int, spacing: int) -> "Ciphertexts":
+        """Return encrypted sums over t of m[t] 2^(`spacing` t), over `slots` neighbours each, the last fewer."""
+        squared, count = self.key.n_squared, -(-len(self) // slots)
+        padded = [*self._values, *[mpz(1)] * (count * slots - len(self))]
+        total = [mpz(1)] * count
+        for t in reversed(range(slots)):
+            shifted = self.key.arithmetic.powers(total, mpz(1) << spacing)
+            total = [high * low % squared for high, low in zip(shifted, padded[t::slots], strict=True)]
+        return Ciphertexts(self.key, total)
+
     def rerandomise(self, rng: Rng) -> "FreshCiphertexts":
         """Return ciphertexts of the same plaintexts that show nothing else.
 
