@@ -135,7 +135,16 @@ def _lift(values: Any, p: Any, out: Any) -> None:
 
 @kernel
 def encrypt(
-    message: Any, error: Any, a: Any, minus_s: Any, delta: Any, out: Any, primes: Any, outer: Any, inner: Any, scale: Any
+    message: Any,
+    error: Any,
+    a: Any,
+    minus_s: Any,
+    delta: Any,
+    out: Any,
+    primes: Any,
+    outer: Any,
+    inner: Any,
+    scale: Any,
 ) -> None:
     """Compute b = -a s + e + delta m, transformed, (k, L, N).
 
@@ -174,13 +183,13 @@ def _add_four(total: Any, x0: Any, x1: Any, x2: Any, x3: Any, y0: Any, y1: Any, 
 
 
 @kernel
-def _row(x: Any, item: Any, k: Any, across: Any) -> Any:
-    return x[k, item] if across else x[item, k]
+def _row(x: Any, item: Any, k: Any, axis: Any) -> Any:
+    return x[k, item] if axis else x[item, k]
 
 
 @kernel
 def _sum_products(
-    values: Any, x: Any, item: Any, across: Any, limb: Any, start: Any, total: Any, p: Any, scale: Any
+    values: Any, x: Any, item: Any, axis: Any, limb: Any, start: Any, total: Any, p: Any, scale: Any
 ) -> None:
     """Add the sum over k of values_k x_ik to a tile of sums, reduced: `values` (k, L, N), `x` (i, k, L, N)."""
     stop, count = start + total.size, values.shape[0]
@@ -192,12 +201,12 @@ def _sum_products(
                 total,
                 values[k, limb, start:stop], values[k + 1, limb, start:stop],
                 values[k + 2, limb, start:stop], values[k + 3, limb, start:stop],
-                _row(x, item, k, across)[limb, start:stop], _row(x, item, k + 1, across)[limb, start:stop],
-                _row(x, item, k + 2, across)[limb, start:stop], _row(x, item, k + 3, across)[limb, start:stop],
+                _row(x, item, k, axis)[limb, start:stop], _row(x, item, k + 1, axis)[limb, start:stop],
+                _row(x, item, k + 2, axis)[limb, start:stop], _row(x, item, k + 3, axis)[limb, start:stop],
             )  # fmt: skip
             k += 4
         while k < last:
-            _add_one(total, values[k, limb, start:stop], _row(x, item, k, across)[limb, start:stop])
+            _add_one(total, values[k, limb, start:stop], _row(x, item, k, axis)[limb, start:stop])
             k += 1
         for j in range(total.size):
             total[j] = reduce(total[j], p, scale)
@@ -205,11 +214,11 @@ def _sum_products(
 
 @kernel
 def accumulate(
-    a: Any, b: Any, x: Any, first: Any, across: Any, out_a: Any, out_b: Any, primes: Any, scale: Any
+    a: Any, b: Any, x: Any, first: Any, axis: Any, out_a: Any, out_b: Any, primes: Any, scale: Any
 ) -> None:
     """Add the sums over k of (a_k, b_k) x_ik to (out_a_i, out_b_i), everything transformed, i from `first` on.
 
-    `x` has shape (i, k, L, N), or (k, i, L, N) where `across` is true.
+    `x` has shape (i, k, L, N), or (k, i, L, N) where `axis` is 1.
     """
     size = min(TILE, a.shape[2])
     total = np.empty(size, np.uint64)
@@ -219,7 +228,9 @@ def accumulate(
                 for values, out in ((a, out_a), (b, out_b)):  # b at once after a: x is in the cache
                     target = out[item, limb, start : start + size]
                     total[:] = target
-                    _sum_products(values, x, first + item, across, limb, start, total, primes[limb], scale[limb])
+                    _sum_products(
+                        values, x, first + item, axis, limb, start, total, primes[limb], scale[limb]
+                    )
                     for j in range(size):
                         target[j] = np.uint32(total[j])
 

@@ -13,9 +13,10 @@ blocks are neighbours. The transposed order is the transformed one, so nothing i
 No branch and no index depends on data, only on sizes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 __all__ = ["Tables", "Words", "forward", "inverse", "kernel", "tables", "times", "trim"]
 
 Words = NDArray[np.uint32]
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ def _powers(root: int, prime: int, degree: int) -> NDArray[np.uint64]:
     """Return the powers 0 to N - 1 of a root in bit-reversed order."""
     powers = np.ones(1, np.uint64)
     for _ in range(degree.bit_length() - 1):
-        powers = np.concatenate([powers, powers * np.uint64(pow(root, len(powers), prime)) % np.uint64(prime)])
+        powers = np.concatenate(
+            [powers, powers * np.uint64(pow(root, len(powers), prime)) % np.uint64(prime)]
+        )
     reverse = np.zeros(1, np.int64)
     while len(reverse) < degree:
         reverse = np.concatenate([2 * reverse, 2 * reverse + 1])
@@ -91,7 +95,9 @@ def tables(degree: int, primes: tuple[int, ...]) -> Tables:
     return Tables(np.array(primes, np.uint32), outer, inner, scale)
 
 
-kernel: Any = njit(nogil=True, cache=True, error_model="numpy")
+def kernel(function: FunctionT) -> FunctionT:
+    """Compile a function at its first call, to run without the interpreter lock, and keep it on disk."""
+    return cast(FunctionT, njit(nogil=True, cache=True, error_model="numpy")(function))
 
 
 @kernel

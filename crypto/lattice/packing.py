@@ -5,14 +5,14 @@ it, m coefficients apart: with i < m the row within the chunk and f the column w
 
     x(X) = sum over f, i of x_if X^(i + f m)     r(X) = sum_i r_i X^-i     w(X) = sum_f w_f X^(-f m)
 
-and X^-k = -X^(N-k). Then X^T r: coefficient f m of x r is the sum over i of x_if r_i, since i' - i + (f' - f) m = 0 only
-for i' = i and f' = f, and what falls below 0 comes back, negative, above N - m, where no multiple of m lies that is
-read. And X w: coefficient i of x w is the sum over f of x_if w_f. Chunks are added up in the first, groups in the
+and X^-k = -X^(N-k). Then X^T r: coefficient f m of x r is the sum over i of x_if r_i, since i' - i + (f' - f) m = 0
+only for i' = i and f' = f, and what falls below 0 comes back, negative, above N - m, where no multiple of m lies that
+is read. And X w: coefficient i of x w is the sum over f of x_if w_f. Chunks are added up in the first, groups in the
 second, inside the ciphertexts. For m > N/2 that is the textbook case: one column a polynomial, constant w, coefficient
 0. The other coefficients hold mixtures of X and are not returned.
 
-Source: coefficient encoding of inner products as in Huang, Lu, Hong, Ding, "Cheetah: Lean and Fast Secure Two-Party Deep
-Neural Network Inference", eprint 2022/207, section 3.
+Source: Huang, Lu, Hong, Ding, "Cheetah: Lean and Fast Secure Two-Party Deep Neural Network Inference", eprint 2022/207
+(inner products as coefficients of polynomial products).
 """
 
 import math
@@ -43,7 +43,9 @@ class Layout:
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.columns < 1:
-            raise ValueError(f"a matrix needs at least one row and one column, not {self.rows} x {self.columns}")
+            raise ValueError(
+                f"a matrix needs at least one row and one column, not {self.rows} x {self.columns}"
+            )
 
     @property
     def stride(self) -> int:
@@ -77,22 +79,24 @@ class Layout:
 
     def pack_rows(self, residues: Words) -> Words:
         """Arrange a vector over the rows, (rows, limbs of t), as r(X): (chunks, limbs of t, N)."""
-        return self._pack(residues, self.rows, self.chunks, self.row_positions)
+        return self._pack(residues, self.rows, self.chunks, self.stride, 1)
 
     def pack_columns(self, residues: Words) -> Words:
         """Arrange a vector over the columns, (columns, limbs of t), as w(X): (groups, limbs of t, N)."""
-        return self._pack(residues, self.columns, self.groups, self.column_positions)
+        return self._pack(residues, self.columns, self.groups, self.columns_each, self.stride)
 
-    def _pack(self, residues: Words, size: int, count: int, exponents: NDArray[np.int64]) -> Words:
+    def _pack(self, residues: Words, size: int, count: int, each: int, step: int) -> Words:
+        """Write `each` numbers per polynomial at the exponents 0, -step, -2 step, ..."""
         primes, degree = np.array(self.params.plain, np.uint32), self.params.degree
         if residues.shape != (size, len(primes)):
             raise ValueError(f"expected residues of shape {(size, len(primes))}, not {residues.shape}")
-        filled = np.zeros((count * len(exponents), len(primes)), np.uint32)
-        filled[:size] = residues
-        parts = filled.reshape(count, len(exponents), len(primes))
-        parts[:, 1:] = np.where(parts[:, 1:] == 0, 0, primes - parts[:, 1:])
         out = np.zeros((count, len(primes), degree), np.uint32)
-        out[:, :, -exponents % degree] = parts.transpose(0, 2, 1)
+        for limb, p in enumerate(primes):
+            parts = np.zeros((count, each), np.uint32)
+            parts.reshape(-1)[:size] = residues[:, limb]
+            out[:, limb, 0] = parts[:, 0]
+            if each > 1:  # X^-k = -X^(N-k)
+                out[:, limb, degree - step :: -step][:, : each - 1] = (p - parts[:, 1:]) % p
         return out
 
     def unpack_rows(self, opened: Words) -> Words:
@@ -149,7 +153,9 @@ class Matrix:
         params.check_noise(max(self._row_norm, self._column_norm))
         each = 4 * shape.chunks * len(params.primes) * params.degree
         self._block = max(1, min(memory // 4, 1 << 27) // each)
-        prepared = shape.groups if shape.groups * each <= memory else max(0, memory - each * self._block) // each
+        prepared = (
+            shape.groups if shape.groups * each <= memory else max(0, memory - each * self._block) // each
+        )
         values = self._arrange(integers)
         self._ready = self._transform(values[:prepared])
         self._left = values[prepared:].copy()
@@ -191,7 +197,7 @@ class Matrix:
         out = None
         for start, block in self._blocks():
             part = vector[start : start + len(block)]
-            out = part.sums(block, self._column_norm, across=True, out=out, threads=self._threads)
+            out = part.sums(block, self._column_norm, axis=1, out=out, threads=self._threads)
         assert out is not None  # noqa: S101  (a matrix has at least one group)
         return out
 
@@ -242,7 +248,10 @@ class Slots:
     def multiply(self, vector: Ciphertexts, values: NDArray[Any], threads: int | None = None) -> Ciphertexts:
         """Multiply each ciphertext slot by slot with a row of `values`, (len(vector), N)."""
         operands = transform(self.params, self._centred(self.encode(values)[:, 0]), threads)
-        parts = [vector[k : k + 1].sums(operands[None, k : k + 1], self.norm, threads=threads) for k in range(len(vector))]
+        parts = [
+            vector[k : k + 1].sums(operands[None, k : k + 1], self.norm, threads=threads)
+            for k in range(len(vector))
+        ]
         return Ciphertexts.join(parts)
 
 

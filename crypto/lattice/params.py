@@ -35,7 +35,16 @@ from numpy.typing import NDArray
 from vfl.crypto.lattice.ntt import Tables, Words, tables
 from vfl.errors import EncodingOverflow, InvalidKey
 
-__all__ = ["FLOODING_BITS", "GRADIENT", "MAX_MODULUS_BITS", "SHARES", "SIGMA", "SLOTS", "Parameters", "limb_primes"]
+__all__ = [
+    "FLOODING_BITS",
+    "GRADIENT",
+    "MAX_MODULUS_BITS",
+    "SHARES",
+    "SIGMA",
+    "SLOTS",
+    "Parameters",
+    "limb_primes",
+]
 
 MAX_MODULUS_BITS = {1024: 27, 2048: 54, 4096: 109, 8192: 218, 16384: 438, 32768: 881}
 FLOODING_BITS = 40
@@ -98,7 +107,9 @@ class Parameters:
                 "allows for 128-bit security; take a larger degree or fewer primes"
             )
         if not self.plain or not self.extra or len(set(self.primes)) < len(self.primes):
-            raise InvalidKey("plaintext and ciphertext modulus need at least one prime more each, all different")
+            raise InvalidKey(
+                "plaintext and ciphertext modulus need at least one prime more each, all different"
+            )
         wrong = [p for p in self.primes if not 1 << 29 < p < 1 << 30 or p % (2 * self.degree) != 1]
         if wrong or not all(gmpy2.is_prime(p) for p in self.primes):
             raise InvalidKey(f"not all primes lie between 2^29 and 2^30 and are 1 modulo {2 * self.degree}")
@@ -212,9 +223,12 @@ def lift(residues: NDArray[Any], primes: tuple[int, ...]) -> Integers:
         digit = digit * pow(product, -1, p) % p
         value = value + product * (digit if small else digit.astype(object))
         product *= p
-    return np.where(value > total // 2, value - total, value)
+    centred: Integers = np.where(value > total // 2, value - total, value)
+    return centred
 
 
 GRADIENT = Parameters.of(8192, 2, 3)  # t of 60 bits: 10^6 rows of 16-bit features and 24-bit residuals
 SHARES = Parameters.of(8192, 4, 3)  # t of 120 bits: a ring for shares
-SLOTS = tuple(Parameters(8192, (p,), limb_primes(3, 4)) for p in SHARES.plain)  # SHARES prime by prime, with slots
+SLOTS = tuple(
+    Parameters(8192, (p,), limb_primes(3, 4)) for p in SHARES.plain
+)  # SHARES prime by prime, with slots

@@ -13,7 +13,7 @@ Notation: R = Z[X]/(X^N + 1), q = t Delta, s the ternary secret; parameters and 
 other coefficients of b are never sent, which hides more than a mask would. u A + e_1 is pseudorandom by ring-LWE with
 the secret u: A comes out of a seed, so that nobody can choose it, and a' tells nothing about x. Without it a'/a is x.
 b' + a' s is what remains: Delta (m + mask), uniform as far as m goes, and noise. The noise is linear in the x_k, the
-errors being known to the key holder, and u and e_1 are in it too; the flooding is 2^40 times and more wider. Each
+errors being known to the key holder, and u and e_1 are in it too; the flooding is at least 2^40 times wider. Each
 coefficient costs a statistical distance of B/(2F), 2^-58 with GRADIENT at 10^6 rows: sums of it over a whole training
 stay far below 2^-40. A malicious key holder could encrypt with large errors and see x over the flooding; it is
 semi-honest here.
@@ -28,8 +28,8 @@ that :class:`Ciphertexts` carry are worst-case bounds, sums add norms, not squar
 below 2^-102 per coefficient. An opening has no budget. A malicious evaluator could have any linear function of s
 opened and read the key: openings are returned to semi-honest evaluators only, and shares never.
 
-Sources: Fan, Vercauteren, "Somewhat Practical Fully Homomorphic Encryption", eprint 2012/144 (the scheme, there over the
-public key, and with rounding). Bajard, Eynard, Hasan, Zucca, "A Full RNS Variant of FV like Somewhat Homomorphic
+Sources: Fan, Vercauteren, "Somewhat Practical Fully Homomorphic Encryption", eprint 2012/144 (the scheme, there under
+the public key, and with rounding). Bajard, Eynard, Hasan, Zucca, "A Full RNS Variant of FV like Somewhat Homomorphic
 Encryption Schemes", eprint 2016/510 (arithmetic prime by prime). Flooding: Gentry, "A fully homomorphic encryption
 scheme" (thesis, 2009). One coefficient of b with all of a: the sample extraction of Chillotti, Gama, Georgieva,
 Izabachene, "TFHE", eprint 2018/421.
@@ -37,7 +37,7 @@ Izabachene, "TFHE", eprint 2018/421.
 
 import math
 from collections.abc import Sequence
-from typing import Any, Self, final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,11 +70,20 @@ def transform(params: Parameters, values: NDArray[np.int32], threads: int | None
     return out
 
 
-def _encrypt(params: Parameters, message: Words, error: Small, a: Words, minus_s: Words, threads: int | None) -> Words:
+def _encrypt(
+    params: Parameters, message: Words, error: Small, a: Words, minus_s: Words, threads: int | None
+) -> Words:
     out, table = np.empty_like(a), params.tables
 
     def pieces(start: int, stop: int) -> None:
-        batch = (message[start:stop], error[start:stop], a[start:stop], minus_s, params.delta, out[start:stop])
+        batch = (
+            message[start:stop],
+            error[start:stop],
+            a[start:stop],
+            minus_s,
+            params.delta,
+            out[start:stop],
+        )
         kernels.encrypt(*batch, table.primes, table.outer, table.inner, table.scale)
 
     run(pieces, len(a), threads)
@@ -85,7 +94,9 @@ def _message(params: Parameters, message: NDArray[Any]) -> Words:
     """Check plaintext polynomials, (count, limbs of t, N) residues."""
     shape = (len(params.plain), params.degree)
     if message.ndim != 3 or message.shape[1:] != shape:
-        raise ValueError(f"plaintext polynomials have shape (count, {shape[0]}, {shape[1]}), not {message.shape}")
+        raise ValueError(
+            f"plaintext polynomials have shape (count, {shape[0]}, {shape[1]}), not {message.shape}"
+        )
     if (message >= np.array(params.plain)[:, None]).any() or message.dtype.kind != "u":
         raise ValueError("plaintext polynomials are unsigned residues of the primes of t")
     return np.ascontiguousarray(message, np.uint32)
@@ -132,7 +143,9 @@ class Ciphertexts:
         """Add plaintext polynomials: (count, limbs of t, N) residues."""
         params = self._key.params
         none = np.zeros((len(self), params.degree), np.int8)
-        embedded = _encrypt(params, _message(params, message), none, np.zeros_like(self._a), self._a[0] * 0, None)
+        embedded = _encrypt(
+            params, _message(params, message), none, np.zeros_like(self._a), self._a[0] * 0, None
+        )
         b = (self._b + embedded) % np.array(params.primes, np.uint32)[:, None]
         return Ciphertexts(self._key, self._a, b, self.norm)
 
@@ -141,7 +154,7 @@ class Ciphertexts:
         operands: Words,
         norm: float,
         *,
-        across: bool = False,
+        axis: int = 0,
         out: "Ciphertexts | None" = None,
         threads: int | None = None,
     ) -> "Ciphertexts":
@@ -151,22 +164,22 @@ class Ciphertexts:
         ----------
         operands : array of uint32, shape (results, len(self), L, N)
             From :func:`transform`.
-        across : bool
-            Whether the operands lie the other way, (len(self), results, L, N).
+        axis : int
+            Axis of the operands that counts the results: 1 if they lie the other way, (len(self), results, L, N).
         norm : float
             Bound on the Euclidean norm of all coefficients of one row of operands.
         out : Ciphertexts, optional
             Results to which the sums are added in place; `norm` is then that of both together.
         """
         table = self._key.params.tables
-        shape = (operands.shape[across], *self._a.shape[1:])
+        shape = (operands.shape[axis], *self._a.shape[1:])
         if out is None:
             out = Ciphertexts(self._key, np.zeros(shape, np.uint32), np.zeros(shape, np.uint32), 0.0)
         a, b, out.norm = out._a, out._b, self.norm * norm
 
         def pieces(start: int, stop: int) -> None:
             results = (a[start:stop], b[start:stop])
-            kernels.accumulate(self._a, self._b, operands, start, across, *results, table.primes, table.scale)
+            kernels.accumulate(self._a, self._b, operands, start, axis, *results, table.primes, table.scale)
 
         run(pieces, shape[0], threads)
         return out
@@ -249,7 +262,13 @@ class PublicKey:
         error = sampling.errors(rng, count, params.degree)
 
         def pieces(start: int, stop: int) -> None:
-            batch = (products._a[start:stop], products._b[start:stop], self._pair, u[start:stop], error[start:stop])
+            batch = (
+                products._a[start:stop],
+                products._b[start:stop],
+                self._pair,
+                u[start:stop],
+                error[start:stop],
+            )
             switch = (params.kept, params.inverses, half, out[start:stop], b[start:stop])
             kernels.rerandomise(*batch, *switch, table.primes, table.outer, table.inner, table.scale)
 
@@ -272,7 +291,9 @@ class PublicKey:
             rest = (total[..., last] + half) % primes[last]
             for limb in range(last):
                 shifted = total[..., limb] + half + np.uint64(2) * primes[limb] - rest
-                total[..., limb] = shifted % primes[limb] * np.uint64(params.inverses[last, limb, 0]) % primes[limb]
+                total[..., limb] = (
+                    shifted % primes[limb] * np.uint64(params.inverses[last, limb, 0]) % primes[limb]
+                )
         return total[..., : params.kept].astype(np.uint32)
 
 

@@ -125,7 +125,7 @@ def _problem(values: Words, params: Parameters) -> str | None:
 
 
 def _check(raw: bytes, size: int, header: tuple[bytes, int, int, int, int]) -> None:
-    key, kind, level, positions, count = header
+    key, kind, count = header[0], header[1], header[4]
     what = "lattice vector" if kind == _VECTOR else "lattice products"
     if len(raw) != size:
         raise InvalidCiphertext(f"{what}: expected {size} bytes for {count} items, received {len(raw)}")
@@ -156,7 +156,9 @@ def accept_vector(params: Parameters, key: bytes, raw: bytes, count: int) -> tup
     return raw[_HEADER.size : start], b.astype(np.uint32)
 
 
-def accept_products(params: Parameters, key: bytes, raw: bytes, count: int, positions: int) -> tuple[Words, Words]:
+def accept_products(
+    params: Parameters, key: bytes, raw: bytes, count: int, positions: int
+) -> tuple[Words, Words]:
     """Parse `count` products under a key into a, (count, K, N), and b, (count, positions, K).
 
     Raises
