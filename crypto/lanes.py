@@ -190,7 +190,7 @@ class Lanes(Arithmetic):
 
     def _join(self, limbs: U64) -> list[mpz]:
         """Return the integers of limbs, shape (count, L), reduced modulo the modulus."""
-        size, pairs = 13 * self._limbs // 2, limbs.reshape(len(limbs), -1, 2)
+        size, pairs = 13 * self._limbs // 2, limbs.reshape(len(limbs), self._limbs // 2, 2)
         words = np.empty((len(limbs), self._limbs // 2, 2), "<u8")
         words[:, :, 0] = pairs[:, :, 0] | pairs[:, :, 1] << np.uint64(52)
         words[:, :, 1] = pairs[:, :, 1] >> np.uint64(12)

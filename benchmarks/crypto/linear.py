@@ -95,7 +95,7 @@ def lattice(peers: dict[str, Peer], repeats: int) -> tuple[list[Row], Figures]:
 def ckks(peers: dict[str, Peer], repeats: int) -> tuple[list[Row], Figures]:
     generator, rng = np.random.default_rng(5), SystemRng()
     matrix, residuals = generator.uniform(-1, 1, (ROWS, COLUMNS)), generator.uniform(-1, 1, ROWS)
-    format = Format(ROWS, 1.0)
+    format = Format(ROWS, 1.0, 26, 21)  # the most fraction bits that leave 2^40 of flooding at these rows
     holder = CKKSKeyHolder(format, rng)
     evaluator = CKKSEvaluator.from_public(format, holder.public_bytes)
     prepared, expected = evaluator.prepare(matrix), matrix.T @ residuals
