@@ -22,10 +22,10 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from vfl.crypto.lattice import kernels
-from vfl.crypto.lattice.ntt import Words, tables
+from vfl.crypto.lattice import ntt
 from vfl.crypto.lattice.params import GRADIENT, Parameters
 from vfl.crypto.lattice.scheme import Ciphertexts, SecretKey, transform
+from vfl.crypto.lattice.tables import Words, tables
 from vfl.crypto.rng import Rng
 from vfl.errors import EncodingOverflow
 
@@ -231,14 +231,14 @@ class Slots:
         if (array >= self.params.plain_modulus).any():
             raise EncodingOverflow(f"slots hold numbers below {self.params.plain_modulus}")
         out, table = np.empty_like(array), self._tables
-        kernels.to_coefficients(array, out, table.primes, table.outer, table.inner, table.scale)
+        ntt.to_coefficients(array, out, table.primes, table.outer, table.inner, table.scale)
         return out
 
     def decode(self, residues: Words) -> Words:
         """Return the slots of polynomials given by all their coefficients, (count, N, 1), as opened: (count, N)."""
         signed = self._centred(residues[..., 0])
         out, table = np.empty((len(signed), 1, self.params.degree), np.uint32), self._tables
-        kernels.transform(signed, out, table.primes, table.outer, table.inner)
+        ntt.transform(signed, out, table.primes, table.outer, table.inner)
         return out[:, 0]
 
     def _centred(self, residues: Words) -> NDArray[np.int32]:

@@ -32,7 +32,7 @@ import gmpy2
 import numpy as np
 from numpy.typing import NDArray
 
-from vfl.crypto.lattice.ntt import Tables, Words, tables
+from vfl.crypto.lattice.tables import Tables, Words, tables
 from vfl.errors import EncodingOverflow, InvalidKey
 
 __all__ = [

@@ -6,10 +6,10 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from numpy.typing import NDArray
 
-from vfl.crypto.lattice import kernels
-from vfl.crypto.lattice.kernels import run
-from vfl.crypto.lattice.ntt import Words
+from vfl.crypto.lattice import ntt
+from vfl.crypto.lattice.ntt import run
 from vfl.crypto.lattice.params import Parameters
+from vfl.crypto.lattice.tables import Words
 from vfl.crypto.rng import Rng
 
 __all__ = ["SEED_BYTES", "Small", "errors", "expand", "flooding", "masks", "ternaries"]
@@ -44,7 +44,7 @@ def _below(seed: bytes, limb: int, prime: int, size: int) -> Words:
     while filled < size:
         left = size - filled
         words = np.frombuffer(stream.update(bytes(4 * (left + left // 64 + 64))), "<u4")
-        filled += kernels.uniform(words, np.uint32(prime), out[filled:])
+        filled += ntt.uniform(words, np.uint32(prime), out[filled:])
     return out
 
 
@@ -55,7 +55,7 @@ def ternaries(rng: Rng, count: int, degree: int) -> Small:
     filled = 0
     while filled < size:
         raw = np.frombuffer(rng.bytes((size - filled) // 4 + 64), np.uint8)
-        filled += kernels.ternary(raw, out[filled:])
+        filled += ntt.ternary(raw, out[filled:])
     return out[: count * degree].reshape(count, degree)
 
 
@@ -63,7 +63,7 @@ def errors(rng: Rng, count: int, degree: int) -> Small:
     """Draw centred binomial polynomials of variance 10.5: (count, N)."""
     words = np.frombuffer(rng.bytes(8 * count * degree), "<u4").reshape(count * degree, 2)
     out = np.empty(count * degree, np.int8)
-    kernels.binomial(words, out)
+    ntt.binomial(words, out)
     return out.reshape(count, degree)
 
 

@@ -43,11 +43,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfl.crypto.fresh import FreshCiphertexts
-from vfl.crypto.lattice import kernels, sampling, wire
-from vfl.crypto.lattice.kernels import run
-from vfl.crypto.lattice.ntt import Words
+from vfl.crypto.lattice import ntt, sampling, wire
+from vfl.crypto.lattice.ntt import run
 from vfl.crypto.lattice.params import Integers, Parameters, lift
 from vfl.crypto.lattice.sampling import SEED_BYTES, Small
+from vfl.crypto.lattice.tables import Words
 from vfl.crypto.lattice.wire import FreshProducts, FreshVector
 from vfl.crypto.rng import Rng
 from vfl.errors import KeyMismatch
@@ -64,7 +64,7 @@ def transform(params: Parameters, values: NDArray[np.int32], threads: int | None
     table = params.tables
 
     def pieces(start: int, stop: int) -> None:
-        kernels.transform(values[start:stop], out[start:stop], table.primes, table.outer, table.inner)
+        ntt.transform(values[start:stop], out[start:stop], table.primes, table.outer, table.inner)
 
     run(pieces, len(values), threads)
     return out
@@ -84,7 +84,7 @@ def _encrypt(
             params.delta,
             out[start:stop],
         )
-        kernels.encrypt(*batch, table.primes, table.outer, table.inner, table.scale)
+        ntt.encrypt(*batch, table.primes, table.outer, table.inner, table.scale)
 
     run(pieces, len(a), threads)
     return out
@@ -179,7 +179,7 @@ class Ciphertexts:
 
         def pieces(start: int, stop: int) -> None:
             results = (a[start:stop], b[start:stop])
-            kernels.accumulate(self._a, self._b, operands, start, axis, *results, table.primes, table.scale)
+            ntt.accumulate(self._a, self._b, operands, start, axis, *results, table.primes, table.scale)
 
         run(pieces, shape[0], threads)
         return out
@@ -270,7 +270,7 @@ class PublicKey:
                 error[start:stop],
             )
             switch = (params.kept, params.inverses, half, out[start:stop], b[start:stop])
-            kernels.rerandomise(*batch, *switch, table.primes, table.outer, table.inner, table.scale)
+            ntt.rerandomise(*batch, *switch, table.primes, table.outer, table.inner, table.scale)
 
         run(pieces, count, threads)
         return b.transpose(0, 2, 1) if constant else b[:, :, positions].transpose(0, 2, 1)
@@ -342,7 +342,7 @@ class SecretKey:
         else:
             inner = np.empty((count, len(positions), params.kept), np.int64)
             for column, position in enumerate(positions.tolist()):
-                kernels.inner(a, self._rotated(position), inner[:, column])
+                ntt.inner(a, self._rotated(position), inner[:, column])
         primes = np.array(params.primes[: params.kept], np.int64)
         phase = (inner + b) % primes
         p = int(primes[-1])
@@ -361,7 +361,7 @@ class SecretKey:
 
         def pieces(start: int, stop: int) -> None:
             batch = (a[start:stop], self._transformed, out[start:stop])
-            kernels.multiply(*batch, table.primes, table.outer, table.inner, table.scale)
+            ntt.multiply(*batch, table.primes, table.outer, table.inner, table.scale)
 
         run(pieces, len(a), threads)
         return out
@@ -373,5 +373,5 @@ class SecretKey:
         phase = (products._b + products._a.astype(np.uint64) * self._transformed) % primes
         out = np.empty(phase.shape, np.uint32)
         values = phase.astype(np.uint32)
-        kernels.to_coefficients(values, out, table.primes, table.outer, table.inner, table.scale)
+        ntt.to_coefficients(values, out, table.primes, table.outer, table.inner, table.scale)
         return lift(out[:, len(params.plain) :].transpose(0, 2, 1), params.extra)

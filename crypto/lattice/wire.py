@@ -16,9 +16,9 @@ from typing import final
 import numpy as np
 
 from vfl.crypto.fresh import FreshCiphertexts
-from vfl.crypto.lattice.ntt import Words
 from vfl.crypto.lattice.params import Parameters
 from vfl.crypto.lattice.sampling import SEED_BYTES
+from vfl.crypto.lattice.tables import Words
 from vfl.errors import InvalidCiphertext, InvalidKey
 
 __all__ = [

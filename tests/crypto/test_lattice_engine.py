@@ -21,8 +21,8 @@ from vfl.crypto.lattice import (
     PublicKey,
     SecretKey,
     Slots,
-    kernels,
     noise_report,
+    ntt,
     params,
     products_bytes,
     sampling,
@@ -375,7 +375,7 @@ class TestWhatTheKeyHolderSees:
         inverse = np.array([pow(int(v), -1, p) for v in vector[0, 0]], np.uint64)
         values = np.ascontiguousarray((products[:, :1] * inverse % p).astype(np.uint32))
         out = np.empty_like(values)
-        kernels.to_coefficients(values, out, table.primes[:1], table.outer, table.inner, table.scale)
+        ntt.to_coefficients(values, out, table.primes[:1], table.outer, table.inner, table.scale)
         centred = out[:, 0].astype(np.int64)
         return np.squeeze(np.where(centred > p // 2, centred - p, centred))
 
