@@ -2,9 +2,10 @@
 
     python -m benchmarks.crypto [--peers] [--write-docs] [--repeats 5]
 
-Prints a table in Markdown and, as its last line, one JSON object; a ratio is our time over the other's, below 1 where we
-are faster, null without --peers or where a library is not installed (`pip install .[bench]`). Operations take turns and
-the medians are taken. Libraries that would need minutes are timed on 1,000 rows and extrapolated, which the table says.
+Prints a table in Markdown and, as its last line, one JSON object; a ratio is our time over the other's, below 1
+where we are faster, null without --peers or where a library is not installed (`pip install .[bench]`). Operations
+take turns and the medians are taken. Libraries that would need minutes are timed on 1,000 rows and extrapolated,
+which the table says.
 """
 
 import os
@@ -28,19 +29,18 @@ LIBRARIES = ("numpy", "numba", "gmpy2", "tenseal", "phe", "sf-heu", "pypaillier"
 
 TEXT = """# Performance
 
-Written by `python -m benchmarks.crypto --peers --write-docs`; do not edit. All operations of a group took turns in one
-process, and each figure is the median of {repeats}. A ratio is the time of vfl over the time of the other, below 1 where vfl
-is faster: on a shared machine the ratios keep their meaning, the times drift. Extrapolated times are marked; they are
-linear in rows.
+Written by `python -m benchmarks.crypto --peers --write-docs`; do not edit. The operations of a group took turns in
+one process, and each figure is the median of {repeats}. A ratio is the time of vfl over the time of the other, below
+1 where vfl is faster: on a shared machine the ratios keep their meaning, the times drift. Extrapolated times are
+marked; they are linear in rows.
 
 {machine}
 
 {tables}
 ## Figures
 
-Names and limits are those of the benchmark's last line. `bound_bits` is the proven bound on the noise of a gradient of
-{noise_rows:,} rows of the largest entries, `measured_bits` what was measured, `flooding_bits` by how many bits the flooding is
-wider than the bound.
+`bound_bits` is the proven bound on the noise of a gradient of {noise_rows:,} rows of the largest entries,
+`measured_bits` what was measured, `flooding_bits` by how many bits the flooding is wider than the bound.
 
 ```json
 {figures}

@@ -1,5 +1,7 @@
 """Encrypted histograms against sums in the clear, at their bounds, and with bad input."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,17 +11,18 @@ from vfl.crypto.histogram import Histogram, HistogramFormat
 from vfl.crypto.paillier import Ciphertexts, FreshCiphertexts
 from vfl.errors import EncodingOverflow, InvalidCiphertext, KeyMismatch
 
+Array = np.ndarray[Any, np.dtype[Any]]
 KEY = private_key(512)
 PUBLIC = KEY.public_key
 FORMAT = HistogramFormat(max_rows=300, fraction_bits=20)
 LAYOUT = Histogram(FORMAT, PUBLIC)
 
 
-def encrypted(gradients: np.ndarray, hessians: np.ndarray) -> FreshCiphertexts:  # type: ignore[type-arg]
+def encrypted(gradients: Array, hessians: Array) -> FreshCiphertexts:
     return KEY.encrypt(LAYOUT.encode(gradients, hessians), DeterministicRng(1))
 
 
-def in_the_clear(values: np.ndarray, bins: np.ndarray, size: int) -> np.ndarray:  # type: ignore[type-arg]
+def in_the_clear(values: Array, bins: Array, size: int) -> Array:
     rounded = np.rint(np.ldexp(values, FORMAT.fraction_bits))
     return np.array([np.bincount(column, rounded, size) for column in bins.T]) / 2.0**FORMAT.fraction_bits
 
@@ -49,7 +52,7 @@ def test_sums_at_the_bound_do_not_spill_into_their_neighbours(gradient: float, h
 
 
 def test_the_digits_fill_no_more_than_the_plaintext() -> None:
-    assert LAYOUT.digit_bits == 300 .bit_length() + 20 + 1
+    assert LAYOUT.digit_bits == (300).bit_length() + 20 + 1
     assert 2 * LAYOUT.slots * LAYOUT.digit_bits < PUBLIC.limit.bit_length()
     assert 2 * (LAYOUT.slots + 1) * LAYOUT.digit_bits >= PUBLIC.limit.bit_length()
 
@@ -72,7 +75,7 @@ def test_sums_are_not_fit_to_be_sent() -> None:
     ],
     ids=["beyond the bound", "nan", "inf", "lengths", "matrix", "too many rows"],
 )
-def test_rows_that_do_not_fit_are_refused(gradients: np.ndarray, hessians: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_rows_that_do_not_fit_are_refused(gradients: Array, hessians: Array) -> None:
     with pytest.raises(EncodingOverflow):
         LAYOUT.encode(gradients, hessians)
 
@@ -105,7 +108,7 @@ def test_a_format_that_does_not_fit_is_refused(format: HistogramFormat) -> None:
         (np.zeros((2, 1), np.int64), 1 << 15, "their number from 1"),
     ],
 )
-def test_bad_bins_are_refused(bins: np.ndarray, size: int, reason: str) -> None:  # type: ignore[type-arg]
+def test_bad_bins_are_refused(bins: Array, size: int, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         LAYOUT.sums(encrypted(np.ones(2), np.ones(2)), bins, size)
 

@@ -15,7 +15,8 @@ from vfl.crypto.multiexp import Arithmetic, Gmp, arithmetic, inverses
 
 MODULI = {
     "7 bits": 121,
-    "206 bits": 2**206 - 5,  # the longest odd numbers that fit four limbs with two bits to spare, and one more
+    "206 bits": 2**206
+    - 5,  # the longest odd numbers that fit four limbs with two bits to spare, and one more
     "207 bits": 2**207 - 91,
     "512 bits": int(primes(512)[0]) ** 2,
     "all ones": 2**414 - 1,
@@ -46,7 +47,9 @@ def units(modulus: int, count: int, seed: int = 1) -> list[mpz]:
 def test_powers(engine: Engine, modulus: int) -> None:
     values = [*units(modulus, 10), mpz(0)]
     for exponent in (1, 2, 31, 32, 33, modulus):
-        assert engine(mpz(modulus)).powers(values, mpz(exponent)) == [pow(v, exponent, modulus) for v in values]
+        assert engine(mpz(modulus)).powers(values, mpz(exponent)) == [
+            pow(v, exponent, modulus) for v in values
+        ]
     assert engine(mpz(modulus)).powers(values[:1], mpz(5)) == [pow(values[0], 5, modulus)]
     assert engine(mpz(modulus)).powers([], mpz(5)) == []
 
