@@ -1,14 +1,18 @@
-"""Many modular powers at once: threads, and products of powers with small exponents by buckets.
+"""Many modular products and powers at once: what is needed, and how GMP does it.
 
-Source: Pippenger, "On the Evaluation of Powers and Related Problems", FOCS 1976, in the form with buckets,
-and the precomputed powers of Brickell, Gordon, McCurley, Wilson, "Fast Exponentiation with Precomputation",
-Eurocrypt 1992. Exponents are local secrets here: which buckets are touched depends on them, so a process
-that shares the machine with an attacker is outside the model.
+:func:`arithmetic` chooses between GMP and vector registers (:mod:`vfl.crypto.lanes`), which give the same results.
+
+Sources: Pippenger, "On the Evaluation of Powers and Related Problems", FOCS 1976, in the form with buckets, and the
+precomputed powers of Brickell, Gordon, McCurley, Wilson, "Fast Exponentiation with Precomputation", Eurocrypt 1992.
+Exponents of :meth:`Arithmetic.matrix_product`, bins and digits are local secrets: which buckets and entries are
+touched depends on them, so a process that shares the machine with an attacker is outside the model.
 """
 
+import abc
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import TypeVar, final
 
 import gmpy2
@@ -16,12 +20,80 @@ import numpy as np
 from gmpy2 import mpz
 from numpy.typing import NDArray
 
-__all__ = ["Buckets", "parallel"]
+__all__ = ["Arithmetic", "Buckets", "Gmp", "Powers", "arithmetic", "inverses", "parallel", "threads"]
 
+S = TypeVar("S")
 T = TypeVar("T")
+Powers = Callable[[NDArray[np.uint8]], list[mpz]]
 
 
-def parallel(function: Callable[[T], mpz], items: Iterable[T]) -> list[mpz]:
+class Arithmetic(abc.ABC):
+    """Products modulo an odd number.
+
+    Parameters
+    ----------
+    modulus : mpz
+        The modulus; all numbers given to the methods are below it and not negative.
+    """
+
+    def __init__(self, modulus: mpz) -> None:
+        self.modulus = modulus
+
+    @abc.abstractmethod
+    def powers(self, bases: Sequence[mpz], exponent: mpz) -> list[mpz]:
+        """Raise each base to one positive power, in constant time for an exponent of that length."""
+
+    @abc.abstractmethod
+    def table(self, bases: Sequence[mpz], size: int) -> Powers:
+        """Compute the powers 0 .. `size` - 1 of each base, at most 256.
+
+        The function returned takes digits below `size`, uint8 of shape (count, bases), and gives for each row of them
+        the product of the bases to these powers.
+        """
+
+    @abc.abstractmethod
+    def bin_products(self, numbers: Sequence[mpz], bins: NDArray[np.int16], size: int) -> list[list[mpz]]:
+        """Return for each column of `bins`, shape (numbers, columns), the products of the numbers in each bin.
+
+        Bins run from 0 to `size` - 1; a number in bin -1 is in none. An empty bin has the product 1.
+        """
+
+    @abc.abstractmethod
+    def matrix_product(self, numbers: Sequence[mpz], matrix: NDArray[np.int64], spacing: int) -> list[mpz]:
+        """Return for each column j the product over i of numbers[i]^E(i, j).
+
+        E(i, j) is the sum over k of matrix[i, k, j] 2^(`spacing` (degree - k)); the matrix has the shape (numbers,
+        degree + 1, columns) and entries below 2^62 in absolute value. The numbers are units.
+        """
+
+
+@cache
+def _vectors() -> bool:
+    from vfl.crypto import lanes_kernels  # compiles on first use: not before a key needs it
+
+    return lanes_kernels.available()
+
+
+def arithmetic(modulus: mpz) -> Arithmetic:
+    """Return the fastest arithmetic this processor has for an odd modulus."""
+    if not _vectors():
+        return Gmp(modulus)
+    from vfl.crypto.lanes import Lanes
+
+    return Lanes(modulus)
+
+
+def threads(function: Callable[[int], T], count: int) -> list[T]:
+    """Apply `function`, which releases the interpreter lock, to range(`count`) on all processors."""
+    workers = min(count, os.cpu_count() or 1)
+    if workers < 2:
+        return [function(i) for i in range(count)]
+    ranges = [range(count * w // workers, count * (w + 1) // workers) for w in range(workers)]
+    with ThreadPoolExecutor(workers) as pool:
+        return [result for part in pool.map(lambda r: [function(i) for i in r], ranges) for result in part]
+
+
+def parallel(function: Callable[[S], T], items: Iterable[S]) -> list[T]:
     """Apply `function` to each item, in threads whose GMP calls release the interpreter lock."""
 
     def release() -> None:
@@ -29,6 +101,62 @@ def parallel(function: Callable[[T], mpz], items: Iterable[T]) -> list[mpz]:
 
     with ThreadPoolExecutor(os.cpu_count(), initializer=release) as pool:
         return list(pool.map(function, items))
+
+
+@final
+class Gmp(Arithmetic):
+    """Arithmetic on any processor."""
+
+    def powers(self, bases: Sequence[mpz], exponent: mpz) -> list[mpz]:
+        """Raise to one power, which may be secret."""
+        return parallel(lambda base: gmpy2.powmod_sec(base, exponent, self.modulus), bases)
+
+    def table(self, bases: Sequence[mpz], size: int) -> Powers:
+        """Compute the powers 0 .. `size` - 1 of each base."""
+
+        def row(base: mpz) -> list[mpz]:
+            entries = [mpz(1)]
+            for _ in range(size - 1):
+                entries.append(entries[-1] * base % self.modulus)
+            return entries
+
+        rows = parallel(row, bases)
+
+        def product(digits: list[int]) -> mpz:
+            result = mpz(1)
+            for entries, digit in zip(rows, digits, strict=True):
+                result = result * entries[digit] % self.modulus
+            return result
+
+        return lambda digits: parallel(product, digits.tolist())
+
+    def bin_products(self, numbers: Sequence[mpz], bins: NDArray[np.int16], size: int) -> list[list[mpz]]:
+        """Multiply the numbers into bins."""
+
+        def column(chosen: NDArray[np.int16]) -> list[mpz]:
+            products = [mpz(1)] * (size + 1)
+            for number, place in zip(numbers, chosen.tolist(), strict=True):
+                products[place] = products[place] * number % self.modulus
+            return products[:size]
+
+        return parallel(column, bins.T)
+
+    def matrix_product(self, numbers: Sequence[mpz], matrix: NDArray[np.int64], spacing: int) -> list[mpz]:
+        """Take products of powers, by Horner's rule one multi-exponentiation for each position."""
+        _, positions, columns = matrix.shape
+        bound = max(int(matrix.max(initial=1)), -int(matrix.min(initial=-1)))
+        buckets = Buckets(numbers, bound, positions * columns, self.modulus)
+        digits = buckets.digits(matrix)
+
+        def column(j: int) -> mpz:
+            result = mpz(1)
+            for k in range(positions):
+                if k:
+                    result = gmpy2.powmod(result, 1 << spacing, self.modulus)
+                result = result * buckets.product(digits[:, :, k, j].ravel().tolist()) % self.modulus
+            return result
+
+        return parallel(column, range(columns))
 
 
 @final
@@ -52,8 +180,6 @@ class Buckets:
     """
 
     def __init__(self, bases: Sequence[mpz], bound: int, vectors: int, modulus: mpz) -> None:
-        if bound >= 1 << 62:
-            raise ValueError("exponents must stay below 2^62: their digits are computed in int64")
         self._modulus = modulus
         self._digits, self._half = _radix(bound, len(bases), vectors)
         radix = 2 * self._half + 1
@@ -61,7 +187,7 @@ class Buckets:
         for _ in range(self._digits - 1):
             levels.append(parallel(lambda value: gmpy2.powmod(value, radix, modulus), levels[-1]))
         self._powers = [power for level in levels for power in level]
-        self._inverses = _inverses(self._powers, modulus)
+        self._inverses = inverses(self._powers, modulus)
 
     def digits(self, exponents: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the signed digits of int64 exponents, lowest first, along a new first axis."""
@@ -103,14 +229,14 @@ def _radix(bound: int, bases: int, vectors: int) -> tuple[int, int]:
     return digits, half(digits)
 
 
-def _inverses(values: Sequence[mpz], modulus: mpz) -> list[mpz]:
+def inverses(values: Sequence[mpz], modulus: mpz) -> list[mpz]:
     """Return all inverses with a single inversion (Montgomery's trick)."""
     prefixes = [mpz(1)]
     for value in values:
         prefixes.append(prefixes[-1] * value % modulus)
     inverse = gmpy2.invert(prefixes.pop(), modulus)
-    inverses = []
+    result = []
     for prefix, value in zip(reversed(prefixes), reversed(values), strict=True):
-        inverses.append(prefix * inverse % modulus)
+        result.append(prefix * inverse % modulus)
         inverse = inverse * value % modulus
-    return inverses[::-1]
+    return result[::-1]

@@ -9,13 +9,14 @@ Two types keep results at home. :class:`Ciphertexts` is anything computed: its r
 operands (a scaled ciphertext has r^x for the secret factor x), so it cannot be serialised. Only
 :class:`FreshCiphertexts`, from an ``encrypt`` or from :meth:`Ciphertexts.rerandomise`, can.
 
-Powers with a secret exponent use GMP's constant-time routine; the rest of Python's arithmetic is not
-constant-time, so a process that shares the machine with an attacker is outside the model. The loops give up
-the interpreter lock within GMP and run on all processors.
+Powers with a secret exponent take a time and addresses that depend on its length alone; the rest of the
+arithmetic is not constant-time, so a process that shares the machine with an attacker is outside the model. The
+loops run on all processors, in vector registers where there are some: see :mod:`vfl.crypto.multiexp`.
 """
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from typing import final
 
 import gmpy2
@@ -24,7 +25,7 @@ from gmpy2 import mpz
 from numpy.typing import NDArray
 
 from vfl.crypto import fresh, paillier_proof
-from vfl.crypto.multiexp import Buckets, parallel
+from vfl.crypto.multiexp import Arithmetic, arithmetic, parallel
 from vfl.crypto.rng import Rng
 from vfl.errors import EncodingOverflow, InvalidCiphertext, InvalidKey, KeyMismatch
 
@@ -103,9 +104,8 @@ class PublicKey:
         EncodingOverflow
             If a value is beyond the limit.
         """
-        noise = self._noise(len(values), rng)
-        embedded = self._embed(values)
-        return FreshCiphertexts(self, [e * r % self.n_squared for e, r in zip(embedded, noise, strict=True)])
+        self._check_plaintexts(values)
+        return self._hide(values, self._noise(len(values), rng))
 
     def accept(self, received: fresh.FreshCiphertexts, count: int) -> "Ciphertexts":
         """Check received ciphertexts before anything is computed with them or decrypted.
@@ -157,20 +157,32 @@ class PublicKey:
         if len(set(noise)) != count:
             raise InvalidCiphertext(f"among {count} ciphertexts some are repeated or share their randomness")
 
+    @cached_property
+    def arithmetic(self) -> Arithmetic:
+        """Products modulo n^2."""
+        return arithmetic(self.n_squared)
+
     def _embed(self, values: Sequence[int]) -> list[mpz]:
         """Return (1 + n)^m mod n^2 for each m."""
+        self._check_plaintexts(values)
+        return [(1 + int(value) * self.n) % self.n_squared for value in values]
+
+    def _hide(self, values: Sequence[int], noise: Sequence[mpz]) -> "FreshCiphertexts":
+        """Return (1 + n)^m s mod n^2 for each m and power s, which is s + n (m s mod n): half the products."""
+        n, squared = self.n, self.n_squared
+        pairs = zip(values, noise, strict=True)
+        return FreshCiphertexts(self, [(s + n * (int(m) * s % n)) % squared for m, s in pairs])
+
+    def _check_plaintexts(self, values: Sequence[int]) -> None:
         outside = sum(not -self.limit <= value <= self.limit for value in values)
         if outside:
             raise EncodingOverflow(
                 f"{outside} of {len(values)} plaintexts do not fit a modulus of {self.n.bit_length()} bits"
             )
-        return [(1 + int(value) * self.n) % self.n_squared for value in values]
 
     def _noise(self, count: int, rng: Rng) -> list[mpz]:
         """Return `count` powers r^n mod n^2 with r uniform among the units modulo n."""
-        return parallel(
-            lambda r: gmpy2.powmod(r, self.n, self.n_squared), [self._unit(rng) for _ in range(count)]
-        )
+        return self.arithmetic.powers([self._unit(rng) for _ in range(count)], self.n)
 
     def _unit(self, rng: Rng) -> mpz:
         while True:
@@ -240,11 +252,11 @@ class PrivateKey:
         EncodingOverflow
             If a value is beyond the limit of the public key.
         """
-        key = self.public_key
-        embedded = key._embed(values)
+        self.public_key._check_plaintexts(values)
         drawn = [(self._at_p.draw(rng), self._at_q.draw(rng)) for _ in values]
-        noise = parallel(self._noise, drawn)
-        return FreshCiphertexts(key, [e * r % key.n_squared for e, r in zip(embedded, noise, strict=True)])
+        at_p = self._at_p.noise([s for s, _ in drawn])
+        at_q = self._at_q.noise([s for _, s in drawn])
+        return self.public_key._hide(values, self._join_noise(at_p, at_q))
 
     def decrypt(self, ciphertexts: "Ciphertexts") -> list[int]:
         """Return the plaintexts, each between -(n - 1) / 2 and (n - 1) / 2.
@@ -256,16 +268,15 @@ class PrivateKey:
         """
         _same_key(self.public_key, ciphertexts.key)
         n, limit = self.public_key.n, self.public_key.limit
-        residues = parallel(self._open, ciphertexts._values)
+        p, q, inverse = self._at_p.prime, self._at_q.prime, self._inverse
+        at_p, at_q = parallel(lambda part: part.plaintexts(ciphertexts._values), (self._at_p, self._at_q))
+        residues = (x + p * ((y - x) * inverse % q) for x, y in zip(at_p, at_q, strict=True))
         return [int(m - n if m > limit else m) for m in residues]
 
-    def _noise(self, drawn: tuple[mpz, mpz]) -> mpz:
-        at_p, at_q = self._at_p.noise(drawn[0]), self._at_q.noise(drawn[1])
-        return at_p + self._at_p.square * ((at_q - at_p) * self._square_inverse % self._at_q.square)
-
-    def _open(self, c: mpz) -> mpz:
-        at_p, at_q = self._at_p.plaintext(c), self._at_q.plaintext(c)
-        return at_p + self._at_p.prime * ((at_q - at_p) * self._inverse % self._at_q.prime)
+    def _join_noise(self, at_p: Sequence[mpz], at_q: Sequence[mpz]) -> list[mpz]:
+        """Return the numbers modulo n^2 with these residues modulo p^2 and q^2."""
+        p, q, inverse = self._at_p.square, self._at_q.square, self._square_inverse
+        return [x + p * ((y - x) * inverse % q) for x, y in zip(at_p, at_q, strict=True)]
 
 
 @final
@@ -279,13 +290,19 @@ class _PrimePart:
     def draw(self, rng: Rng) -> mpz:
         return mpz(1 + rng.below(int(self.prime) - 1))
 
-    def noise(self, s: mpz) -> mpz:
-        return gmpy2.powmod_sec(s, self.prime, self.square)
+    @cached_property
+    def arithmetic(self) -> Arithmetic:
+        """Products modulo the square of the prime."""
+        return arithmetic(self.square)
 
-    def plaintext(self, c: mpz) -> mpz:
+    def noise(self, drawn: Sequence[mpz]) -> list[mpz]:
+        """Return s^p mod p^2 for each s."""
+        return self.arithmetic.powers(drawn, self.prime)
+
+    def plaintexts(self, ciphertexts: Sequence[mpz]) -> list[mpz]:
         """Return m mod p: c^(p-1) = (1 + m n)^(p-1) = 1 - m q p modulo p^2, as r^n vanishes."""
-        power = gmpy2.powmod_sec(c % self.square, self.prime - 1, self.square)
-        return power // self.prime * self._scale % self.prime
+        powers = self.arithmetic.powers([c % self.square for c in ciphertexts], self.prime - 1)
+        return [power // self.prime * self._scale % self.prime for power in powers]
 
 
 class Ciphertexts:
@@ -348,25 +365,55 @@ class Ciphertexts:
         spacing : int
             Bits between neighbouring coefficients.
         """
-        count, positions, columns = matrix.shape
-        if count != len(self):
-            raise ValueError(f"a matrix of {count} rows cannot multiply {len(self)} ciphertexts")
+        if len(matrix) != len(self):
+            raise ValueError(f"a matrix of {len(matrix)} rows cannot multiply {len(self)} ciphertexts")
         if matrix.dtype != np.int64:
             raise ValueError(f"the matrix must be of int64, not {matrix.dtype}: encode it first")
-        n_squared = self.key.n_squared
-        bound = max(int(matrix.max(initial=1)), -int(matrix.min(initial=-1)))
-        buckets = Buckets(self._values, bound, positions * columns, n_squared)
-        digits = buckets.digits(matrix)
+        if max(int(matrix.max(initial=0)), -int(matrix.min(initial=0))) >= 1 << 62:
+            raise ValueError("entries of the matrix must stay below 2^62: their digits are computed in int64")
+        return Ciphertexts(self.key, self.key.arithmetic.matrix_product(self._values, matrix, spacing))
 
-        def column(j: int) -> mpz:
-            result = mpz(1)
-            for k in range(positions):
-                if k:
-                    result = gmpy2.powmod(result, 1 << spacing, n_squared)
-                result = result * buckets.product(digits[:, :, k, j].ravel().tolist()) % n_squared
-            return result
+    def bin_sums(self, bins: NDArray[np.integer], size: int) -> list["Ciphertexts"]:
+        """Return for each column of `bins` the encrypted sums of this vector in its bins.
 
-        return Ciphertexts(self.key, parallel(column, range(columns)))
+        Parameters
+        ----------
+        bins : ndarray of integers, shape (len(self), columns)
+            The bin of each ciphertext, from 0 to `size` - 1.
+        size : int
+            Bins, 32,767 at most. The sum of an empty bin has the trivial ciphertext 1: re-randomise before sending.
+
+        Raises
+        ------
+        ValueError
+            If the shape or a bin is not as stated.
+        """
+        if not np.issubdtype(bins.dtype, np.integer) or bins.ndim != 2 or len(bins) != len(self):
+            raise ValueError(
+                f"bins must be integers, one row for each of {len(self)} ciphertexts; "
+                f"received {bins.dtype} of shape {bins.shape}"
+            )
+        if not 1 <= size < 1 << 15 or bins.min(initial=0) < 0 or bins.max(initial=0) >= size:
+            raise ValueError(f"bins must run from 0 to {size - 1}, and their number from 1 to 32767")
+        products = self.key.arithmetic.bin_products(self._values, bins.astype(np.int16), size)
+        return [Ciphertexts(self.key, column) for column in products]
+
+    @classmethod
+    def concatenate(cls, key: PublicKey, parts: Sequence["Ciphertexts"]) -> "Ciphertexts":
+        """Return one vector. Raises KeyMismatch if a part does not belong to `key`."""
+        for part in parts:
+            _same_key(key, part.key)
+        return Ciphertexts(key, [value for part in parts for value in part._values])
+
+    def join(self, slots: int, spacing: int) -> "Ciphertexts":
+        """Return encrypted sums over t of m[t] 2^(`spacing` t), over `slots` neighbours each, the last fewer."""
+        squared, count = self.key.n_squared, -(-len(self) // slots)
+        padded = [*self._values, *[mpz(1)] * (count * slots - len(self))]
+        total = [mpz(1)] * count
+        for t in reversed(range(slots)):
+            shifted = self.key.arithmetic.powers(total, mpz(1) << spacing)
+            total = [high * low % squared for high, low in zip(shifted, padded[t::slots], strict=True)]
+        return Ciphertexts(self.key, total)
 
     def rerandomise(self, rng: Rng) -> "FreshCiphertexts":
         """Return ciphertexts of the same plaintexts that show nothing else.

@@ -76,7 +76,9 @@ def test_a_toy_modulus_decrypts_every_plaintext_with_every_randomness() -> None:
 def test_the_key_holder_draws_its_randomness_from_all_powers_of_units() -> None:
     key = PrivateKey(mpz(11), mpz(13))
     n = int(key.public_key.n)
-    drawn = [int(key._noise((mpz(s), mpz(t)))) for s in range(1, 11) for t in range(1, 13)]
+    pairs = [(mpz(s), mpz(t)) for s in range(1, 11) for t in range(1, 13)]
+    at_p, at_q = (part.noise([pair[i] for pair in pairs]) for i, part in enumerate((key._at_p, key._at_q)))
+    drawn = [int(s) for s in key._join_noise(at_p, at_q)]
     powers = [pow(r, n, n * n) for r in range(1, n) if gmpy2.gcd(r, n) == 1]
     assert sorted(drawn) == sorted(powers)
 

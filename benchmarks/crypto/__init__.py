@@ -1,0 +1,1 @@
+"""Encrypted arithmetic, ours and other libraries', side by side: see :mod:`benchmarks.crypto.__main__`."""
