@@ -135,7 +135,8 @@ def test_make_targets_and_modules_exist(page: Path) -> None:
         assert len(command) == 1 or re.search(rf"^{command[1]}:", makefile, re.MULTILINE), command
     for command in commands(text_of(page), "python"):
         if command[1:2] == ["-m"]:
-            assert (ROOT / f"{command[2].replace('.', '/')}.py").is_file(), command
+            module = ROOT / command[2].replace(".", "/")
+            assert module.with_suffix(".py").is_file() or (module / "__main__.py").is_file(), command
 
 
 @each_page
