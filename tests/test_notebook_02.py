@@ -39,7 +39,7 @@ def executed() -> nbformat.NotebookNode:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-        NotebookClient(notebook, timeout=60, kernel_name="python3").execute(cwd=str(NOTEBOOK.parent))
+        NotebookClient(notebook, timeout=120, kernel_name="python3").execute(cwd=str(NOTEBOOK.parent))
     return notebook
 
 
