@@ -161,7 +161,7 @@ def _pass(
 def multiply(total: U64, left: U64, right: U64, modulus: U64, inverse: np.uint64) -> None:
     """Set total to left * right / 2^(52 L) modulo the modulus; all of shape (L, LANES), `total` apart."""
     size = left.shape[0]
-    total[:] = 0
+    total.fill(0)
     for row in range(0, size, ROWS):
         _pass(total, left, right, row, modulus, inverse, size)  # type: ignore[call-arg]
     carry = np.zeros(LANES, np.uint64)
@@ -206,8 +206,8 @@ def powers(base: U64, windows: NDArray[np.uint8], unit: U64, modulus: U64, inver
 
     Every entry of the table is read for every window, and the one that is meant kept by a mask.
     """
-    table = np.empty((1 << WINDOW, *base.shape), np.uint64)
-    table[0] = unit
+    table = np.empty((1 << WINDOW, base.shape[0], LANES), np.uint64)
+    multiply(table[0], unit, unit, modulus, inverse)
     for entry in range(1, 1 << WINDOW):
         multiply(table[entry], table[entry - 1], base, modulus, inverse)
     one, two, chosen = unit.copy(), np.empty_like(base), np.empty_like(base)
@@ -215,7 +215,7 @@ def powers(base: U64, windows: NDArray[np.uint8], unit: U64, modulus: U64, inver
         for _ in range(WINDOW):
             multiply(two, one, one, modulus, inverse)
             one, two = two, one
-        chosen[:] = 0
+        chosen.fill(0)
         for entry in range(1 << WINDOW):
             difference = np.uint64(entry ^ window)
             mask = ((difference | (~difference + np.uint64(1))) >> np.uint64(63)) - np.uint64(1)
@@ -234,7 +234,8 @@ def window_table(bases: U64, size: int, unit: U64, modulus: U64, inverse: np.uin
     one, two = unit.copy(), np.empty_like(unit)
     for entry in range(size):
         for lane in range(LANES):
-            table[lane, entry] = one[:, lane]
+            for limb in range(unit.shape[0]):
+                table[lane, entry, limb] = one[limb, lane]
         multiply(two, one, bases, modulus, inverse)
         one, two = two, one
     return table
@@ -272,7 +273,8 @@ def bin_products(
     buckets = np.empty((LANES, size + 1, unit.shape[0]), np.uint64)
     for lane in range(LANES):
         for entry in range(size + 1):
-            buckets[lane, entry] = unit[:, lane]
+            for limb in range(unit.shape[0]):
+                buckets[lane, entry, limb] = unit[limb, lane]
     for row in range(bins.shape[1]):
         for lane in range(LANES):
             bucket, source = buckets[lane, bins[lane, row]], numbers[first[lane] + row]
@@ -294,7 +296,8 @@ def weigh(buckets: U64, start: int, stop: int, unit: U64, modulus: U64, inverse:
     number = np.empty_like(unit)
     for entry in range(stop - 1, start - 1, -1):
         for lane in range(LANES):
-            number[:, lane] = buckets[lane, entry]
+            for limb in range(unit.shape[0]):
+                number[limb, lane] = buckets[lane, entry, limb]
         multiply(result, running, number, modulus, inverse)
         running, result = result, running
         multiply(result, total, running, modulus, inverse)
