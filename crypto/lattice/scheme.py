@@ -14,9 +14,9 @@ other coefficients of b are never sent, which hides more than a mask would. u A 
 the secret u: A comes out of a seed, so that nobody can choose it, and a' tells nothing about x. Without it a'/a is x.
 b' + a' s is what remains: Delta (m + mask), uniform as far as m goes, and noise. The noise is linear in the x_k, the
 errors being known to the key holder, and u and e_1 are in it too; the flooding is at least 2^40 times wider. Each
-coefficient costs a statistical distance of B/(2F), 2^-58 with GRADIENT at 10^6 rows: sums of it over a whole training
-stay far below 2^-40. A malicious key holder could encrypt with large errors and see x over the flooding; it is
-semi-honest here.
+coefficient costs a statistical distance of B/(2F), 2^-58 with GRADIENT at 10^6 rows, so 2^18 openings stay below 2^-40;
+nothing here counts them: a protocol above states how many it makes. A malicious key holder could encrypt with large
+errors and see x over the flooding; it is semi-honest here.
 
 **The evaluator sees** ciphertexts and, where the protocol opens m + mask to it, m. Li and Micciancio (eprint 2020/1533)
 recover keys from openings of approximate schemes: an opening that contains noise is a linear equation in s. Here the
