@@ -313,12 +313,13 @@ class VectorHolder:
 
     Attributes
     ----------
+    plan : Plan
     message : ndarray of uint8, shape (COUNT, extension_bytes)
         For the Delta holder.
     """
 
     def __init__(self, transfers: ExtendedReceiver, dims: Plan, rng: Rng, run: int) -> None:
-        self._dims = dims
+        self.plan = self._dims = dims
         values = np.frombuffer(rng.bytes(BLOCK * dims.trees), dtype="<u8").reshape(-1, 2)
         self._noise = Noise(rng.residues(dims.leaves, dims.trees).astype(np.int64), values)
         self._path = (self._noise.nodes[None, :] >> np.arange(dims.depth)[:, None]) & 1
