@@ -10,39 +10,53 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from vfl.alignment import align, train_test_split
     from vfl.data import read_table
+    from vfl.identifiers import Key
     from vfl.linear import LinearRegression, LogisticRegression
     from vfl.model import load
     from vfl.outcome import record_metrics
+    from vfl.overlap import Spine, enrich, intersection_size, intersection_sum, spine
     from vfl.session import Session, Simulation, connect, current, simulate
 
 __all__ = [
+    "Key",
     "LinearRegression",
     "LogisticRegression",
     "Session",
     "Simulation",
+    "Spine",
     "__version__",
     "align",
     "connect",
     "current",
+    "enrich",
+    "intersection_size",
+    "intersection_sum",
     "load",
     "read_table",
     "record_metrics",
     "simulate",
+    "spine",
     "train_test_split",
 ]
 
 _HOMES = {
+    "Key": "identifiers",
     "LinearRegression": "linear",
     "LogisticRegression": "linear",
     "Session": "session",
     "Simulation": "session",
+    "Spine": "overlap",
     "align": "alignment",
     "connect": "session",
     "current": "session",
+    "enrich": "overlap",
+    "intersection_size": "overlap",
+    "intersection_sum": "overlap",
     "load": "model",
     "read_table": "data",
     "record_metrics": "outcome",
     "simulate": "session",
+    "spine": "overlap",
     "train_test_split": "alignment",
 }
 

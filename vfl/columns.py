@@ -1,101 +1,117 @@
-"""Identifiers of a whole column at a time, where nothing about them needs a second look.
+"""Columns as rows of fixed width, to be handed over: what the type and the width of each is, and the bytes of a row.
 
-:func:`packed_ids` gives the same keys as :func:`vfl.identifiers.prepare_ids` a hundred times as fast, or None where it
-cannot: then the slow way finds out what is wrong, or normalises what needs it. It serves one column of integers or of
-plain ASCII text under the recipe "exact", without nulls or anything to trim. Repetitions are the caller's business.
+A layout is text that both sides see: for each column its name, type and bytes per row. Numbers are little-endian, dates
+are days since 1970, text is UTF-8 filled up with zeros to the longest of the column. Every value has one more byte in
+front, which is 0 for null.
 """
 
+import datetime
+import json
 from typing import Any
 
+import narwhals as nw
 import numpy as np
+from numpy.typing import NDArray
 
-from vfl.crypto.digests import Packed, decimal, digests
-from vfl.crypto.lattice.ntt import kernel
-from vfl.crypto.rng import Rng
-from vfl.recipes import LONGEST
-from vfl.tables import Table, as_frame
+from vfl.errors import InvalidData
+from vfl.tables import Table, as_frame, columns_of
 
-__all__ = ["all_different", "packed_ids"]
+__all__ = ["describe_columns", "row_bytes", "rows_from_bytes", "rows_to_bytes"]
 
-
-@kernel
-def _suspicious(data: Any, first: Any, end: Any) -> Any:
-    """Tell whether a string could be empty, a null in words, a float, or not plain ASCII without outer spaces."""
-    if end - first < 1 or end - first > LONGEST or data[first] == 32 or data[end - 1] == 32:
-        return True
-    numeric, marks = True, False
-    for at in range(first, end):
-        c = data[at]
-        if c < 32 or c > 126:
-            return True
-        mark = c == 43 or c == 44 or c == 46 or c == 69 or c == 101  # + , . E e
-        numeric = numeric and (mark or 48 <= c <= 57)
-        marks = marks or mark
-    # nan, NaN, NaT, None and <NA> begin with n, N or <; floats consist of digits and marks
-    begin = data[first]
-    return (numeric and marks) or (end - first <= 4 and (begin == 110 or begin == 78 or begin == 60))
+LONGEST_TEXT = 1024
+_NUMBERS = {"float": "<f8", "integer": "<i8", "Boolean": "|u1", "date": "<i4"}
 
 
-@kernel
-def _plain(data: Any, ends: Any) -> Any:
-    for i in range(ends.size - 1):
-        if _suspicious(data, ends[i], ends[i + 1]):
-            return False
-    return True
+def describe_columns(table: Table, party: str) -> str:
+    """Return the layout of a table's columns.
 
-
-@kernel
-def _all_different(blocks: Any, table: Any) -> Any:
-    """Put the low halves of digests into a table with open addressing; its length is a power of two."""
-    mask = np.uint64(table.size - 1)
-    for i in range(blocks.shape[0]):
-        low = blocks[i, 0] | np.uint64(1)  # zero marks a free place
-        at = blocks[i, 1] & mask
-        while table[at] != 0:
-            if table[at] == low:
-                return False
-            at = (at + np.uint64(1)) & mask
-        table[at] = low
-    return True
-
-
-def packed_ids(table: Table, on: str, party: str) -> Packed | None:
-    """Return the identifiers of a column in the order of the rows, or None where this is no case for the fast way.
-
-    Parameters
-    ----------
-    table : table
-        Has the column.
-    on : str
-        Its name.
-    party : str
-        For error texts.
+    Raises
+    ------
+    InvalidData
+        A column is of a type that cannot be handed over, or holds text of more than 1,024 bytes.
     """
+    layout = [[name, *_type(values, name, party)] for name, values in _columns(table, party)]
+    return json.dumps(layout, ensure_ascii=False)
+
+
+def row_bytes(layout: str) -> int:
+    """Return the bytes of a row; ValueError or KeyError for a layout that is none."""
+    total = 0
+    for name, kind, width in json.loads(layout):
+        if not isinstance(name, str) or not 0 < int(width) <= LONGEST_TEXT:
+            raise ValueError("no layout")
+        if kind != "text" and np.dtype(_NUMBERS[kind]).itemsize != width:
+            raise ValueError("no layout")
+        total += 1 + int(width)
+    return total
+
+
+def rows_to_bytes(table: Table, layout: str) -> NDArray[np.uint8]:
+    """Return the rows, shape (rows, row bytes)."""
+    parts = []
+    for (_, values), (_, kind, width) in zip(_columns(table, ""), json.loads(layout), strict=True):
+        known = np.array([[value is not None] for value in values], np.uint8).reshape(-1, 1)
+        parts += [known, _packed(values, kind, width)]
+    return np.concatenate(parts, axis=1)
+
+
+def rows_from_bytes(rows: NDArray[np.uint8], layout: str) -> dict[str, list[Any]]:
+    """Return the columns of rows, by name."""
+    columns: dict[str, list[Any]] = {}
+    place = 0
+    for name, kind, width in json.loads(layout):
+        known, raw = rows[:, place], np.ascontiguousarray(rows[:, place + 1 : place + 1 + width])
+        values = _unpacked(raw, kind)
+        columns[name] = [value if there else None for value, there in zip(values, known.tolist(), strict=True)]
+        place += 1 + width
+    return columns
+
+
+def _columns(table: Table, party: str) -> list[tuple[str, list[Any]]]:
     if isinstance(table, np.ndarray):
-        return None
-    series = as_frame(table, party)[on].to_polars()
-    if not len(series) or series.null_count():
-        return None
-    if series.dtype.is_integer():
-        if series.dtype.is_unsigned_integer() and series.max() > np.iinfo(np.int64).max:  # type: ignore[operator]
-            return None
-        return decimal(series.to_numpy().astype(np.int64))
-    if str(series.dtype) != "String":
-        return None
-    ends = np.zeros(len(series) + 1, dtype=np.int64)
-    np.cumsum(series.str.len_bytes().to_numpy(), out=ends[1:])
-    data = np.frombuffer(series.str.join("").item().encode(), dtype=np.uint8)
-    return Packed(data, ends) if _plain(data, ends) else None
+        return [(name, table[:, i].tolist()) for i, name in enumerate(columns_of(table, party))]
+    frame = as_frame(table, party)
+    nulls = {column.name: column.is_null().to_list() for column in frame.iter_columns()}
+    return [
+        (column.name, [None if null else v for v, null in zip(column.to_list(), nulls[column.name], strict=True)])
+        for column in (c.cast(nw.Date) if c.dtype == nw.Datetime else c for c in frame.iter_columns())
+    ]
 
 
-def all_different(column: Packed, rng: Rng) -> bool:
-    """Tell whether no string stands twice in a column.
+def _type(values: list[Any], name: str, party: str) -> tuple[str, int]:
+    kinds = {type(value) for value in values if value is not None} or {str}
+    for kind, types in (("Boolean", {bool}), ("integer", {int}), ("float", {float, int}), ("date", {datetime.date})):
+        if kinds <= types:
+            if kind == "integer" and any(value is not None and abs(value) >= 1 << 63 for value in values):
+                break
+            return kind, np.dtype(_NUMBERS[kind]).itemsize
+    longest = max((len(value.encode()) for value in values if isinstance(value, str)), default=1)
+    if kinds != {str} or longest > LONGEST_TEXT:
+        raise InvalidData(
+            f"{party}: column {name!r} cannot be handed over: use numbers, Booleans, dates, or text of at most "
+            f"{LONGEST_TEXT} bytes, one kind in a column"
+        )
+    return "text", max(1, longest)
 
-    Parameters
-    ----------
-    column : Packed
-    rng : Rng
-        Of the key of the digests that are compared; two different strings of 10^8 look alike with probability 2^-10.
-    """
-    size = 1 << (2 * len(column)).bit_length()
-    return bool(_all_different(digests(column, rng.bytes(16)), np.zeros(size, dtype=np.uint64)))
+
+def _packed(values: list[Any], kind: str, width: int) -> NDArray[np.uint8]:
+    if kind == "text":
+        raw = b"".join((value or "").encode().ljust(width, b"\0") for value in values)
+        return np.frombuffer(raw, np.uint8).reshape(-1, width)
+    if kind == "date":
+        first = datetime.date(1970, 1, 1)
+        values = [None if value is None else (value - first).days for value in values]
+    numbers = np.array([0 if value is None else value for value in values], _NUMBERS[kind])
+    return np.ascontiguousarray(numbers).view(np.uint8).reshape(-1, width)
+
+
+def _unpacked(raw: NDArray[np.uint8], kind: str) -> list[Any]:
+    if kind == "text":
+        return [row.tobytes().rstrip(b"\0").decode("utf-8", "replace") for row in raw]
+    numbers = raw.reshape(-1).view(_NUMBERS[kind]).tolist()
+    if kind == "Boolean":
+        return [bool(number) for number in numbers]
+    if kind == "date":
+        first = datetime.date(1970, 1, 1)
+        return [first + datetime.timedelta(days=number) for number in numbers]
+    return list(numbers)

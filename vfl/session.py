@@ -23,6 +23,7 @@ from vfl.config import Config, PolicyConfig, load_config
 from vfl.crypto.rng import Rng, SystemRng
 from vfl.crypto.signatures import IdentityKey, fingerprint
 from vfl.errors import ChannelClosed, Deadlock, LocalProtocolError, PeerAborted, PolicyRefused
+from vfl.ledger import Ledger
 from vfl.metrics import ModelCurves
 from vfl.progress import Phases
 from vfl.protocols.channel import Channel, Party, Record, Waiting, memory_pair, run
@@ -75,6 +76,8 @@ class Session:
         Set by the handshake.
     folder : Path or None
         Where the audit log and the report of a run over the network go.
+    ledger : Ledger or None
+        Remembers what was compared with whom; a simulation has one if it is given a folder for it.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Session:
         self.facts = Facts()
         self.peer: Peer
         self.folder: Path | None = None
+        self.ledger: Ledger | None = None
         self._wait, self._pinned, self._calls = wait, pinned, 0
         channel.observe(self._enforce)
         channel.observe(tally)
@@ -130,6 +134,11 @@ class Session:
     def fingerprints(self) -> dict[str, str]:
         """Fingerprints of both identity keys by party name."""
         return {self.name: fingerprint(self.identity.public_bytes), self.peer.name: self.peer.fingerprint}
+
+    @property
+    def peer_id(self) -> str:
+        """What the ledger knows the peer by: its key's fingerprint; its name in a simulation, where keys are new."""
+        return self.peer.fingerprint if self._wait is None else self.peer.name
 
     def call(self, operation: str, shared: Mapping[str, object], own: Mapping[str, object]) -> dict[str, str]:
         """Agree on a call with the peer before any data moves; return the peer's own facts.
@@ -261,6 +270,7 @@ class Connection:
             session = Session(
                 channel, identity, config.pinned_key(), config.policy, config.run.verbose, Tally()
             )
+            session.ledger = Ledger(config.path(config.policy.ledger))
             outcome = Outcome(session, config.path(config.run.output))
             stack.enter_context(outcome)  # ends after the last message, which may be an abort
             stack.enter_context(ambient(session))
@@ -384,6 +394,7 @@ def simulate(
     accept_leakage: tuple[str, ...] | list[str] = (),
     minimum_intersection: int = 1,
     verbose: int = 0,
+    ledger: str | os.PathLike[str] | None = None,
     **parties: Callable[[], Any],
 ) -> Simulation:
     """Run the parties' functions in this process, over the same bytes that a network would carry.
@@ -396,6 +407,8 @@ def simulate(
         As in ``policy.minimum_intersection``.
     verbose : int
         1 shows progress.
+    ledger : path, optional
+        A folder in which each party keeps its run ledger; without it nothing is remembered from run to run.
     **parties : callable
         Two functions without arguments by party name; the first is the guest (label holder).
 
@@ -414,7 +427,7 @@ def simulate(
     policy = PolicyConfig(
         accept_leakage=tuple(accept_leakage), columns=("*",), minimum_intersection=minimum_intersection
     )
-    stage = _Stage(list(parties), policy, verbose)
+    stage = _Stage(list(parties), policy, verbose, None if ledger is None else Path(ledger))
     threads = [
         threading.Thread(target=stage.play, args=(name, act), name=f"vfl {name}")
         for name, act in parties.items()
@@ -430,7 +443,7 @@ def simulate(
 class _Stage:
     """Two sessions over a pair of channels in memory, each run by a thread of its own."""
 
-    def __init__(self, parties: list[str], policy: PolicyConfig, verbose: int) -> None:
+    def __init__(self, parties: list[str], policy: PolicyConfig, verbose: int, ledger: Path | None) -> None:
         members = [Party(name, role) for name, role in zip(parties, (Role.GUEST, Role.HOST), strict=True)]
         ends, keys = memory_pair(*members), [IdentityKey.generate(), IdentityKey.generate()]
         self._room = _Room(parties)
@@ -443,6 +456,9 @@ class _Stage:
             self.sessions[end.me.name] = Session(
                 end, key, pinned.public_bytes, policy, verbose, self.transcripts[end.me.name], self._room.wait
             )
+
+            if ledger is not None:
+                self.sessions[end.me.name].ledger = Ledger(ledger / f"{end.me.name}.sqlite")
 
     def play(self, name: str, act: Callable[[], Any]) -> None:
         """Run one party's function inside its session."""

@@ -349,7 +349,7 @@ class TestPreparing:
         with pytest.raises(SchemaMismatch, match=r"^bank: no column 'phone'; the table has 'id'"):
             prepare_ids(pl.DataFrame({"id": ["a"]}), "phone", party="bank")
 
-    @pytest.mark.parametrize("options", [{"nulls": "ignore"}, {"duplicates": "last"}, {"normalise": "none"}])
+    @pytest.mark.parametrize("options", [{"nulls": "ignore"}, {"duplicates": "largest"}, {"normalise": "none"}])
     def test_unknown_policies(self, options: dict[str, Any]) -> None:
         with pytest.raises(ConfigError, match=next(iter(options.values()))):
             prepare(["a"], **options)

@@ -126,11 +126,11 @@ def test_leakage_that_is_not_accepted_is_refused_before_data_moves(accepted: lis
 
 
 def test_both_waiting_is_a_deadlock_that_names_the_messages() -> None:
-    from vfl.protocols.psi import dh
+    from vfl.protocols.psi import sets
 
     def wait() -> None:
         session = vfl.current()
-        session.run(session.channel.recv(dh.SetSize))
+        session.run(session.channel.recv(sets.SetSize))
 
     with pytest.raises(Deadlock, match=r"waits for psi\.size"):
         vfl.simulate(bank=wait, shop=wait)

@@ -1,0 +1,110 @@
+"""What every comparison of two lists begins and ends with: agreement, guards, the ledger, the report.
+
+Used by :mod:`vfl.alignment` (rows), :mod:`vfl.overlap` (counts, sums, columns, spine) and :mod:`vfl.streaming` (files).
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vfl.crypto.rng import Rng
+from vfl.errors import ConfigError
+from vfl.guards import allowed_peer_keys, check_enumeration, check_shapes, shape_of
+from vfl.identifiers import PreparedIds
+from vfl.protocols.psi.sets import bucket
+from vfl.report.facts import Alignment
+from vfl.session import Session
+
+__all__ = ["Opened", "learner", "nobody", "noted", "opened", "round_trip_ms"]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a comparison has agreed on.
+
+    Attributes
+    ----------
+    largest : int
+        Most identifiers the peer may bring.
+    theirs : int
+        The peer's padded size, as it says.
+    facts : mapping of str to str
+        What the peer said about its side.
+    """
+
+    largest: int
+    theirs: int
+    facts: Mapping[str, str]
+
+
+def learner(learns: str, session: Session, allowed: Sequence[str]) -> bool:
+    """Tell whether this party learns the result.
+
+    Raises
+    ------
+    ConfigError
+        `learns` names no role that may learn.
+    """
+    if learns not in allowed:
+        raise ConfigError(f"learns is {learns!r}; use one of {', '.join(allowed)}")
+    return learns in ("both", session.role.value)
+
+
+def opened(
+    session: Session,
+    operation: str,
+    ids: PreparedIds,
+    shared: Mapping[str, object],
+    own: Mapping[str, object] | None = None,
+) -> Opened:
+    """Check the ledger, agree on the call and compare what identifiers look like; nothing of theirs has moved then.
+
+    Raises
+    ------
+    PolicyRefused
+        By the ledger.
+    ConfigMismatch
+        If the parties call differently or normalise otherwise.
+    InvalidIds
+        If one site has lost leading zeros.
+    """
+    if session.ledger is not None:
+        session.ledger.check(session.peer_id, operation, session.ledger.sketch(ids.keys), session.policy)
+    recipe = {"recipe": ids.recipe, "recipe's self-test": ids.recipe.digest().hex()}
+    shape = shape_of(ids.keys)
+    mine = {"padded identifiers": bucket(len(ids.keys)), "identifiers look like": shape.to_text(), **(own or {})}
+    facts = session.call(operation, {**recipe, **shared}, mine)
+    check_shapes(shape, facts, session.name, session.peer.name)
+    theirs = int(facts["padded identifiers"])
+    note = check_enumeration(ids.keys, theirs, session.peer.name)
+    if note is not None and note not in session.facts.notes:
+        session.facts.notes.append(note)
+    return Opened(allowed_peer_keys(len(ids.keys), session.policy), theirs, facts)
+
+
+def nobody(ids: PreparedIds, rng: Rng) -> PreparedIds:
+    """Return identifiers of nobody, for a party that has none left but must not say so."""
+    return replace(ids, keys=[rng.bytes(32)], rows=np.array([-1]), members=np.array([-1]), counts=np.array([1]))
+
+
+def round_trip_ms(session: Session) -> float:
+    """Return the larger of both parties' measurements of one round trip, the same on both sides."""
+    start = time.monotonic()
+    session.call("round trip", {}, {})
+    own = round(1000 * (time.monotonic() - start), 1)
+    facts = session.call("round trip measured", {}, {"milliseconds": own})
+    return max(own, float(facts["milliseconds"]))
+
+
+def noted(session: Session, own_rows: int, ids: PreparedIds, theirs: int, common: int | None) -> None:
+    """Put what was compared, and how many rows are common if this party knows, into the session's report."""
+    facts = session.facts
+    if common is not None:
+        facts.alignment = Alignment(own_rows=own_rows, peer_bucket=theirs, common_rows=common)
+    facts.parameters["identifier recipe"] = str(ids.recipe)
+    if ids.empty or ids.repeated:
+        facts.notes.append(
+            f"{ids.empty} rows without an identifier and {ids.repeated} with a repeated one were left out."
+        )
