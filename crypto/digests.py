@@ -1,4 +1,4 @@
-"""Digests of 128 bits for columns of identifiers, a column at a time, under a key drawn after the identifiers are fixed.
+"""Digests of 128 bits of whole columns of identifiers, under a key drawn after the identifiers are fixed.
 
 The digest is a polynomial in the key over GF(2^128), as in GHASH: an identifier's bytes in blocks of 16, padded with
 zeros, then its length, are the coefficients,

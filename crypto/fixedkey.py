@@ -37,7 +37,7 @@ def keystream(key: bytes, first: int, out: Elements) -> None:
     counter = modes.CTR(first.to_bytes(BLOCK, "big"))
     raw = out.reshape(-1).view(np.uint8)
     raw[:] = 0
-    Cipher(algorithms.AES(key), counter).encryptor().update_into(raw, raw)
+    Cipher(algorithms.AES(key), counter).encryptor().update_into(raw.data, raw.data)
 
 
 class FixedKey:
@@ -70,12 +70,13 @@ class FixedKey:
         raw, scratch = x.reshape(-1).view(np.uint8), self._scratch.reshape(-1).view(np.uint8)
         for first in range(0, len(x), _CHUNK):
             end = min(first + _CHUNK, len(x))
-            self._context.update_into(raw[BLOCK * first : BLOCK * end], scratch)
+            self._context.update_into(raw[BLOCK * first : BLOCK * end].data, scratch.data)
             np.bitwise_xor(x[first:end], self._scratch[: end - first], out=out[first:end])
         return out
 
     def tweaked(self, x: Elements, tweaks: Elements) -> Elements:
         """Return AES(AES(x) + i) + AES(x) for every row x and tweak i."""
-        inner = self.hash(x) ^ x
-        mixed = inner ^ tweaks
-        return self.hash(mixed) ^ mixed ^ inner
+        inner: Elements = self.hash(x) ^ x
+        mixed: Elements = inner ^ tweaks
+        out: Elements = self.hash(mixed) ^ mixed ^ inner
+        return out

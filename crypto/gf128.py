@@ -21,7 +21,16 @@ from numpy.typing import NDArray
 
 from vfl.crypto.lattice.ntt import kernel, run
 
-__all__ = ["Elements", "add_product", "available", "element", "inverse", "product", "scale_add", "set_product"]
+__all__ = [
+    "Elements",
+    "add_product",
+    "available",
+    "element",
+    "inverse",
+    "product",
+    "scale_add",
+    "set_product",
+]
 
 Elements: TypeAlias = NDArray[np.uint64]
 

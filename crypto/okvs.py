@@ -128,7 +128,9 @@ def _count(hashes: Any, bins: Any, starts: Any) -> None:
 
 
 @kernel
-def _scatter(hashes: Any, keys: Any, bins: Any, places: Any, to_hashes: Any, to_keys: Any, order: Any) -> None:
+def _scatter(
+    hashes: Any, keys: Any, bins: Any, places: Any, to_hashes: Any, to_keys: Any, order: Any
+) -> None:
     for i in range(hashes.shape[0]):
         b = _bin(hashes, i, bins)
         place = places[b]
@@ -315,7 +317,9 @@ def _encode_bin(hashes: Elements, values: Elements, dims: Shape, vector: Element
     aside = np.empty(dims.dense, dtype=np.uint32)
     done, gaps = _peel(places, dims.columns, rows, pivots, aside)
     if gaps > dims.dense:
-        raise CryptoError("the keys' equations depend on each other: keys must be distinct; if so, run it again")
+        raise CryptoError(
+            "the keys' equations depend on each other: keys must be distinct; if so, run it again"
+        )
     rows, pivots, aside = rows[:done], pivots[:done], aside[:gaps]
     if gaps:
         values = _solve_dense(hashes, values, (places, rows, pivots, aside), dims, vector)
@@ -353,7 +357,9 @@ def _solve(matrix: list[list[Elements]], right: list[Elements]) -> list[Elements
     for i in range(size):
         pivot = next((r for r in range(i, size) if matrix[r][i].any()), None)
         if pivot is None:
-            raise CryptoError("the keys' equations depend on each other: keys must be distinct; if so, run it again")
+            raise CryptoError(
+                "the keys' equations depend on each other: keys must be distinct; if so, run it again"
+            )
         matrix[i], matrix[pivot], right[i], right[pivot] = matrix[pivot], matrix[i], right[pivot], right[i]
         scale = inverse(matrix[i][i])
         matrix[i], right[i] = [product(x, scale) for x in matrix[i]], product(right[i], scale)

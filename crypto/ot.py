@@ -188,9 +188,9 @@ class ExtendedReceiver:
     def __init__(self, keys: NDArray[np.uint8]) -> None:
         self._keys = keys
 
-    def extend(self, multipliers: bytes, choices: NDArray[np.uint8], run: int) -> tuple[
-        NDArray[np.uint8], NDArray[np.uint8], Elements
-    ]:
+    def extend(
+        self, multipliers: bytes, choices: NDArray[np.uint8], run: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Elements]:
         """Return the message to the sender and this party's outputs.
 
         Column k of the message is G(key_(k, 0)) + G(key_(k, 1)) + (multipliers, choices): it tells the sender, who

@@ -1,4 +1,4 @@
-"""Vector oblivious linear evaluation over GF(2^128): one party gets random A and C, the other Delta and B = C + A Delta.
+"""Vector oblivious linear evaluation over GF(2^128): one party gets random A and C, the other Delta, B = C + A Delta.
 
 Long vectors come from short ones without further messages, by the dual learning-parity-with-noise assumption: A = H e
 for a public matrix H and a vector e of `trees` non-zero elements, one at a secret place of each of `trees` groups of
@@ -16,7 +16,7 @@ Parameters for 128 bits, over a field as large as this one:
 
 * A linear test with a word of H's row space of weight delta N misses all noise with probability at most
   (1 - delta)^trees, whatever groups the places form (arithmetic and geometric means). `trees` makes that 2^-128 for
-  the delta at which less than one word of weight below delta N is expected, for any number u of rows and any choice of
+  the delta at which 2^-5 words of weight below delta N are expected, for any number u of rows and any choice of
   the u coefficients, which can cancel u - 1 of the u WEIGHT intervals between places: tests/crypto/test_vole.py holds
   the formula. As every expand-accumulate code, this one has lighter words with a probability of 1/poly(size): averaged
   over the code, some single row misses all noise with probability below 2^-50. An entry of A is zero then. What
@@ -29,10 +29,10 @@ Parameters for 128 bits, over a field as large as this one:
 Silver codes are broken (eprint 2023/882) and absent.
 
 Sources: Boyle et al., "Correlated Pseudorandomness from Expand-Accumulate Codes", CRYPTO 2022, eprint 2022/1014,
-sections 3 and 4 (codes, linear tests, noise). Boyle et al., "Efficient Two-Round OT Extension and Silent Non-Interactive
-Secure Computation", CCS 2019, eprint 2019/1159, figures 3 and 5 (trees, masked sums). Weng et al., "Wolverine", IEEE S&P
-2021, eprint 2020/925 (the same over extension fields). The short vectors: Gilboa's product through the extension of
-:mod:`vfl.crypto.ot`, whose Delta is the correlation's.
+sections 3 and 4 (codes, linear tests, noise). Boyle et al., "Efficient Two-Round OT Extension and Silent
+Non-Interactive Secure Computation", CCS 2019, eprint 2019/1159, figures 3 and 5 (trees, masked sums). Weng et al.,
+"Wolverine", IEEE S&P 2021, eprint 2020/925 (the same over extension fields). The short vectors: Gilboa's product
+through the extension of :mod:`vfl.crypto.ot`, whose Delta is the correlation's.
 
 Adversary: semi-honest, both sides.
 """
@@ -55,7 +55,7 @@ __all__ = ["WEIGHT", "DeltaHolder", "Noise", "Plan", "VectorHolder", "plan"]
 WEIGHT = 11
 """Places of the expander's rows."""
 
-NOISE = {14: 304, 16: 352, 18: 416, 20: 488, 21: 528, 22: 568, 23: 616, 24: 664, 25: 712}
+NOISE = {14: 320, 16: 376, 18: 440, 20: 512, 21: 544, 22: 592, 23: 632, 24: 688, 25: 736}
 """Noise weight by the logarithm of the largest size it serves."""
 
 _STEP = 47  # theta = x^47; 47 is prime to the group order 2^128 - 1, so theta is primitive like x
@@ -211,7 +211,7 @@ class _Rows:
 def _short(streams: Bits) -> Elements:
     """Combine COUNT streams of elements to the sum of x^k stream_k, shape (elements, 2)."""
     columns = np.ascontiguousarray(streams).view(np.uint64).reshape(COUNT, -1, 2)
-    total = np.zeros_like(columns[0])
+    total: Elements = np.zeros_like(columns[0])
     factor = np.array([[2, 0]], dtype=np.uint64)
     for column in columns[::-1]:
         following = column.copy()

@@ -51,7 +51,9 @@ def ours(folder: Path, protocol: str, repeats: int) -> tuple[dict[str, Any], lis
     both = [json.loads((folder / f"{role}.json").read_text()) for role in PARTIES]
     runs = list(zip(*(party["runs"] for party in both), strict=True))
     figures = {
-        "seconds": statistics.median(max(r["end"] for r in run) - min(r["start"] for r in run) for run in runs),
+        "seconds": statistics.median(
+            max(r["end"] for r in run) - min(r["start"] for r in run) for run in runs
+        ),
         "bytes": max(run[0]["bytes"] for run in runs),
         "peak_mib": max(party["peak_mib"] for party in both),
     }
@@ -70,7 +72,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int)
     options = parser.parse_args()
     host_rows = options.host_rows or options.rows
-    repeats = options.repeats or (3 if options.rows + host_rows <= 2_000_000 and options.protocol == "fast" else 1)
+    repeats = options.repeats or (
+        3 if options.rows + host_rows <= 2_000_000 and options.protocol == "fast" else 1
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         common = write_tables(folder, options.rows, host_rows)

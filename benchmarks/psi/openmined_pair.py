@@ -5,10 +5,10 @@ import sys
 import time
 from pathlib import Path
 
-import private_set_intersection.python as psi
+import private_set_intersection.python as psi  # type: ignore[import-not-found,unused-ignore]
 
 
-def main():
+def main() -> None:
     folder, sample = Path(sys.argv[1]), int(sys.argv[2])
     guest, host = ((folder / name).read_text().split()[:sample] for name in ("guest.txt", "host.txt"))
     start = time.monotonic()

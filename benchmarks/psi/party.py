@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 import vfl
-from vfl.columns import packed_ids
+from vfl.bulkids import packed_ids
 from vfl.identifiers import prepare_ids
 from vfl.protocols.psi import vole
 from vfl.protocols.wire import Role

@@ -5,20 +5,20 @@ import sys
 import time
 from pathlib import Path
 
-import spu
-import spu.psi as psi
+import spu  # type: ignore[import-not-found,unused-ignore]
+import spu.psi as psi  # type: ignore[import-not-found,unused-ignore]
 
 FILES = ("guest.txt", "host.txt")
 
 
-def loopback_bytes():
+def loopback_bytes() -> int:
     for line in Path("/proc/net/dev").read_text().splitlines():
         if line.strip().startswith("lo:"):
             return int(line.split(":")[1].split()[0])
     return 0
 
 
-def main():
+def main() -> None:
     folder, protocol, port, repeats, rank = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:6])
     items = (folder / FILES[rank]).read_text().split()
     desc = spu.libspu.link.Desc()

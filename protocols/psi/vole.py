@@ -70,7 +70,9 @@ Keys = Sequence[bytes] | Packed
 class Offer(Message, frozen=True, kw_only=True):
     """The receiver's seed and its first message of the base transfers."""
 
-    declaration = Declaration("vole.offer", Role.EITHER, Leakage.PUBLIC, "nothing: a seed and a random element")
+    declaration = Declaration(
+        "vole.offer", Role.EITHER, Leakage.PUBLIC, "nothing: a seed and a random element"
+    )
     seed: Annotated[bytes, Bytes(32)]
     point: Annotated[bytes, Bytes(32)]
 
@@ -78,7 +80,9 @@ class Offer(Message, frozen=True, kw_only=True):
 class Choices(Message, frozen=True, kw_only=True):
     """The sender's seed and its blinded choices of the base transfers."""
 
-    declaration = Declaration("vole.choices", Role.EITHER, Leakage.UNIFORM, "nothing: a seed, random elements")
+    declaration = Declaration(
+        "vole.choices", Role.EITHER, Leakage.UNIFORM, "nothing: a seed, random elements"
+    )
     seed: Annotated[bytes, Bytes(32)]
     points: Annotated[NDArray[np.uint8], Array("|u1", COUNT, 2, 32)]
 
@@ -180,7 +184,7 @@ async def link(peer: Channel, rng: Rng, receiving: bool) -> Link:  # noqa: FBT00
         return Link(session, ExtendedReceiver(base.keys(choices.points, session)))
     offer = await peer.recv(Offer)
     session = offer.seed + seed
-    bits = np.frombuffer(rng.bytes(COUNT), dtype=np.uint8) & 1
+    bits = np.frombuffer(rng.bytes(COUNT), dtype=np.uint8) & np.uint8(1)
     chosen = BaseReceiver(bits, session, rng)
     await peer.send(Choices(seed=seed, points=chosen.message))
     return Link(session, ExtendedSender(bits, chosen.keys(offer.point)))
@@ -249,7 +253,9 @@ async def _either(
     own = bucket(len(keys))
     theirs = await exchange_sizes(peer, len(keys), largest)
     if max(own, theirs) > LARGEST:
-        raise LocalProtocolError(f"one run takes {LARGEST} keys, not {max(own, theirs)}: cut the sets into parts")
+        raise LocalProtocolError(
+            f"one run takes {LARGEST} keys, not {max(own, theirs)}: cut the sets into parts"
+        )
     receiving = own < theirs or (own == theirs and peer.me.role is Role.GUEST)
     joined = await link(peer, rng, receiving)
     run = receive if receiving else send
@@ -270,7 +276,13 @@ def _parts(dims: okvs.Shape) -> list[range]:
 
 
 async def receive(
-    sender: Channel, joined: Link, keys: Keys, theirs: int, rng: Rng, minimum: int, progress: Progress = silent
+    sender: Channel,
+    joined: Link,
+    keys: Keys,
+    theirs: int,
+    rng: Rng,
+    minimum: int,
+    progress: Progress = silent,
 ) -> NDArray[np.int64]:
     """Be the receiver of one run; the peer runs :func:`send`.
 
@@ -344,7 +356,13 @@ async def _matches(sender: Channel, own: Elements, theirs: int) -> NDArray[np.in
 
 
 async def send(
-    receiver: Channel, joined: Link, keys: Keys, theirs: int, rng: Rng, minimum: int, progress: Progress = silent
+    receiver: Channel,
+    joined: Link,
+    keys: Keys,
+    theirs: int,
+    rng: Rng,
+    minimum: int,
+    progress: Progress = silent,
 ) -> NDArray[np.int64]:
     """Be the sender of one run; the peer runs :func:`receive`, where parameters are described."""
     if not isinstance(joined.transfers, ExtendedSender):
@@ -395,4 +413,5 @@ async def _told(
         )
     if rows.max(initial=-1) >= len(order):
         raise MalformedMessage(f"{receiver.peer.name} reports a match with a padding element")
-    return order[rows].astype(np.int64)
+    positions: NDArray[np.int64] = order[rows].astype(np.int64)
+    return positions
