@@ -258,7 +258,7 @@ def square(result: U64, x: U64, times: int) -> None:
     """Set result = x^(2^times), `times` at least 1."""
     _square(result, x)  # type: ignore[call-arg]
     for _ in range(times - 1):
-        _square(result, result)  # type: ignore[call-arg]
+        _square(result, result)
 
 
 @njit(nogil=True, cache=True)

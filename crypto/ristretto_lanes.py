@@ -352,7 +352,11 @@ def _load(points: U64, first: int, last: int, s: U64, valid: U64) -> None:
 
 @njit(nogil=True, cache=True)
 def _check_rows(points: U64, bad: NDArray[np.uint8], start: int, stop: int, constants: U64) -> None:
-    point, s, valid = np.empty((4, 5, LANES), np.uint64), np.empty((5, LANES), np.uint64), np.empty(LANES, np.uint64)
+    point, s, valid = (
+        np.empty((4, 5, LANES), np.uint64),
+        np.empty((5, LANES), np.uint64),
+        np.empty(LANES, np.uint64),
+    )
     for first in range(start, stop, LANES):
         _load(points, first, stop, s, valid)
         _decode(point, s, valid, constants)
@@ -371,7 +375,11 @@ def _multiply_rows(
     stop: int,
     constants: U64,
 ) -> None:
-    point, s, valid = np.empty((4, 5, LANES), np.uint64), np.empty((5, LANES), np.uint64), np.empty(LANES, np.uint64)
+    point, s, valid = (
+        np.empty((4, 5, LANES), np.uint64),
+        np.empty((5, LANES), np.uint64),
+        np.empty(LANES, np.uint64),
+    )
     table, chosen = np.empty((HALF, 4, 5, LANES), np.uint64), np.empty((4, 5, LANES), np.uint64)
     own = np.empty((LANES, _DIGITS), np.int8)
     for first in range(start, stop, LANES):

@@ -41,12 +41,10 @@ def align(
     Parameters
     ----------
     table : 2-D numpy array, pandas, polars or pyarrow table
-        One row per customer.
     on : str or sequence of str
         Identifier column, or several that form one identifier. The names may differ between the parties.
     normalise : str or sequence of str
-        Recipe for each column: ``"exact"``, ``"casefold"``, ``"name"``, ``"email"``, ``"phone:DE"`` (default country),
-        ``"date"``; see :mod:`vfl.recipes`. It must be the same on both sides, which is checked.
+        Recipe for each column, e.g. ``"phone:DE"``: see :mod:`vfl.recipes`. The same on both sides, which is checked.
     nulls : {"error", "drop"}
         What happens to rows without an identifier.
     duplicates : {"error", "first", "last", "drop", "all"}
@@ -54,12 +52,11 @@ def align(
         keep all. With ``"all"`` a customer gets a row for every pair of both parties' rows, as in a join. The parties
         may differ in it.
     fallback : sequence of Key
-        Other identifiers, tried in this order on the rows that have not matched so far. A row then needs one of them.
+        Other identifiers, tried in this order on the rows not matched so far. A row then needs one of them.
     learns : {"both", "guest", "host"}
         Who learns which rows are common. The other party gets None.
     protocol : {"auto", "dh", "fast"}
-        ``"dh"`` sends the fewest bytes for short lists, ``"fast"`` takes a million rows in seconds; ``"auto"`` chooses
-        by the sizes and the link, and the report says why.
+        ``"auto"`` chooses by the sizes and the link, and the report says why.
 
     Returns
     -------
@@ -72,7 +69,7 @@ def align(
     AlignmentError
         If too few customers are common, or the peer brings more identifiers than allowed.
     PolicyRefused
-        If the list differs in a few rows from one that was compared before, or too much was compared.
+        By the run ledger: a list that differs in a few rows from an earlier one, or too many comparisons.
     ConfigMismatch
         If the parties normalise or call differently.
 
@@ -87,10 +84,16 @@ def align(
     if learns != "both" and (fallback or protocol == "fast" or duplicates == "all"):
         raise ConfigError(f'learns="{learns}" goes with protocol "dh", without fallback and duplicates="all"')
     chain = _Chain(session, [Key(_frozen(on), _frozen(normalise)), *fallback], nulls, duplicates)
+    return _aligned(table, chain, learns, protocol)
+
+
+def _aligned(table: Any, chain: "_Chain", learns: str, protocol: str) -> Any:
+    """Try one identifier after the other on the rows that are left."""
+    session = chain.session
     left, matched = np.arange(number_of_rows(table, session.name)), list[NDArray[np.int64]]()
     for number in range(len(chain.keys)):
-        ids = chain.prepared(take_rows(table, left), number)
-        found = _one_pass(session, ids, _Terms(learns, protocol, duplicates, number, len(chain.keys)))
+        ids = chain.prepared(take_rows(table, left) if number else table, number)
+        found = _one_pass(session, ids, _Terms(learns, protocol, chain.duplicates, number, len(chain.keys)))
         if found is None:
             return None
         matched.append(left[found])
@@ -134,12 +137,17 @@ class _Chain:
             party=party,
             at_least=1 if number == 0 else 0,
         )
-        return ids if ids.keys else nobody(ids, self.session.rng)
+        return ids if len(ids.keys) else nobody(ids, self.session.rng)
 
     def _check_all_rows_have_one(self, table: Any) -> None:
         every = [
             prepare_ids(
-                table, key.on, normalise=key.normalise, nulls="drop", duplicates="all", party=self.session.name
+                table,
+                key.on,
+                normalise=key.normalise,
+                nulls="drop",
+                duplicates="all",
+                party=self.session.name,
             )
             for key in self.keys
         ]
@@ -157,15 +165,20 @@ def _frozen(names: str | Sequence[str]) -> str | tuple[str, ...]:
 
 def _one_pass(session: Session, ids: PreparedIds, terms: _Terms) -> NDArray[np.int64] | None:
     """Find the common rows by one identifier; None if this party does not learn them."""
-    shared = {"protocol": terms.protocol, "learns": terms.learns, "identifier": f"{terms.number + 1} of {terms.passes}"}
+    shared = {
+        "protocol": terms.protocol,
+        "learns": terms.learns,
+        "identifier": f"{terms.number + 1} of {terms.passes}",
+    }
     begun = opened(session, "align", ids, shared, {"duplicates": terms.duplicates})
     milliseconds = round_trip_ms(session) if terms.protocol == "auto" else 0.0
     choice = choose(terms.protocol, bucket(len(ids.keys)), begun.theirs, milliseconds, terms.learns)
     session.facts.parameters["intersection protocol"] = f"{choice.protocol}: {choice.reason}"
     role = _role(session, choice.protocol, terms.learns)
     minimum = session.policy.minimum_intersection if terms.number == 0 else 0
+    keys = ids.keys if choice.protocol == "fast" else ids.listed
     with session.phases.phase("align") as progress:
-        found = session.run(role(session.channel, ids.keys, session.rng, minimum, begun.largest, progress))
+        found = session.run(role(session.channel, keys, session.rng, minimum, begun.largest, progress))
         rows = None
         if isinstance(found, Intersection):
             rows = _rows(session, ids, found, {terms.duplicates, begun.facts["duplicates"]})
@@ -184,9 +197,7 @@ def _role(session: Session, protocol: str, learns: str) -> Any:
     return module.guest if guest else module.host
 
 
-def _rows(
-    session: Session, ids: PreparedIds, found: Intersection, duplicates: set[str]
-) -> NDArray[np.int64]:
+def _rows(session: Session, ids: PreparedIds, found: Intersection, duplicates: set[str]) -> NDArray[np.int64]:
     """Return the rows of the common keys, all pairs if one of the parties keeps all its rows."""
     if "all" not in duplicates:
         return ids.rows[found.positions]

@@ -40,7 +40,9 @@ def choose(asked: str, own: int, theirs: int, round_trip_ms: float, learns: str)
     if learns != "both":
         return Choice("dh", "one side learns, for which there is no other protocol")
     if max(own, theirs) > FAST_LARGEST:
-        return Choice("dh", f"a list of more than {FAST_LARGEST:,} identifiers: align_files would cut it into parts")
+        return Choice(
+            "dh", f"a list of more than {FAST_LARGEST:,} identifiers: align_files would cut it into parts"
+        )
     rate = SLOW_BYTES_PER_SECOND if round_trip_ms > SLOW_LINK_MS else 1e9
     dh = DH_SECONDS * total + DH_BYTES * total / rate + DH_TRIPS * round_trip_ms / 1e3
     fast = FAST_START_SECONDS + FAST_SECONDS * total + FAST_TRIPS * round_trip_ms / 1e3

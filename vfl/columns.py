@@ -62,7 +62,9 @@ def rows_from_bytes(rows: NDArray[np.uint8], layout: str) -> dict[str, list[Any]
     for name, kind, width in json.loads(layout):
         known, raw = rows[:, place], np.ascontiguousarray(rows[:, place + 1 : place + 1 + width])
         values = _unpacked(raw, kind)
-        columns[name] = [value if there else None for value, there in zip(values, known.tolist(), strict=True)]
+        columns[name] = [
+            value if there else None for value, there in zip(values, known.tolist(), strict=True)
+        ]
         place += 1 + width
     return columns
 
@@ -73,14 +75,22 @@ def _columns(table: Table, party: str) -> list[tuple[str, list[Any]]]:
     frame = as_frame(table, party)
     nulls = {column.name: column.is_null().to_list() for column in frame.iter_columns()}
     return [
-        (column.name, [None if null else v for v, null in zip(column.to_list(), nulls[column.name], strict=True)])
+        (
+            column.name,
+            [None if null else v for v, null in zip(column.to_list(), nulls[column.name], strict=True)],
+        )
         for column in (c.cast(nw.Date) if c.dtype == nw.Datetime else c for c in frame.iter_columns())
     ]
 
 
 def _type(values: list[Any], name: str, party: str) -> tuple[str, int]:
     kinds = {type(value) for value in values if value is not None} or {str}
-    for kind, types in (("Boolean", {bool}), ("integer", {int}), ("float", {float, int}), ("date", {datetime.date})):
+    for kind, types in (
+        ("Boolean", {bool}),
+        ("integer", {int}),
+        ("float", {float, int}),
+        ("date", {datetime.date}),
+    ):
         if kinds <= types:
             if kind == "integer" and any(value is not None and abs(value) >= 1 << 63 for value in values):
                 break

@@ -74,7 +74,11 @@ def opened(
         session.ledger.check(session.peer_id, operation, session.ledger.sketch(ids.keys), session.policy)
     recipe = {"recipe": ids.recipe, "recipe's self-test": ids.recipe.digest().hex()}
     shape = shape_of(ids.keys)
-    mine = {"padded identifiers": bucket(len(ids.keys)), "identifiers look like": shape.to_text(), **(own or {})}
+    mine = {
+        "padded identifiers": bucket(len(ids.keys)),
+        "identifiers look like": shape.to_text(),
+        **(own or {}),
+    }
     facts = session.call(operation, {**recipe, **shared}, mine)
     check_shapes(shape, facts, session.name, session.peer.name)
     theirs = int(facts["padded identifiers"])
@@ -86,7 +90,9 @@ def opened(
 
 def nobody(ids: PreparedIds, rng: Rng) -> PreparedIds:
     """Return identifiers of nobody, for a party that has none left but must not say so."""
-    return replace(ids, keys=[rng.bytes(32)], rows=np.array([-1]), members=np.array([-1]), counts=np.array([1]))
+    return replace(
+        ids, keys=[rng.bytes(32)], rows=np.array([-1]), members=np.array([-1]), counts=np.array([1])
+    )
 
 
 def round_trip_ms(session: Session) -> float:

@@ -4,12 +4,14 @@ All of it uses counts and shapes; no identifier is shown or sent.
 """
 
 import json
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from vfl.config import PolicyConfig
+from vfl.crypto.digests import Packed, pack
 from vfl.errors import InvalidIds, LeakageWarning
 from vfl.protocols.psi.sets import bucket
 
@@ -18,7 +20,6 @@ __all__ = ["Shape", "allowed_peer_keys", "check_enumeration", "check_shapes", "d
 SAMPLE = 20_000
 GUESSABLE = 10**11
 """Identifiers that could exist: below, a list that brings a good part of them is within reach of a laptop."""
-DIGITS = re.compile(rb"\+?[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,17 @@ class Shape:
         return json.dumps([self.digits, self.width, self.zeros])
 
 
-def shape_of(keys: Sequence[bytes]) -> Shape:
+def shape_of(keys: Sequence[bytes] | Packed) -> Shape:
     """Return the shape of canonical identifiers."""
-    numbers = [key for key in keys if key.isdigit()]
-    digits = "all" if len(numbers) == len(keys) else "some" if numbers else "none"
-    widths = {len(key) for key in numbers}
-    zeros = "leading" if any(key[:1] == b"0" and len(key) > 1 for key in numbers) else "none"
-    return Shape(digits, widths.pop() if len(widths) == 1 else 0, zeros)
+    column = keys if isinstance(keys, Packed) else pack(keys)
+    starts, widths = column.ends[:-1], np.diff(column.ends)
+    other = np.concatenate([[0], np.cumsum((column.data < 48) | (column.data > 57))])
+    numbers = (other[column.ends[1:]] == other[starts]) & (widths > 0)
+    digits = "all" if numbers.all() else "some" if numbers.any() else "none"
+    seen = np.unique(widths[numbers])
+    zero = numbers & (widths > 1)
+    leading = "leading" if (column.data[starts[zero]] == 48).any() else "none"
+    return Shape(digits, int(seen[0]) if len(seen) == 1 else 0, leading)
 
 
 def check_shapes(mine: Shape, theirs: Mapping[str, str], me: str, peer: str) -> None:
@@ -78,31 +83,32 @@ def allowed_peer_keys(own: int, policy: PolicyConfig) -> int:
     return min(bucket(policy.max_peer_keys), max(64, policy.max_size_ratio * bucket(own)))
 
 
-def domain_size(keys: Sequence[bytes]) -> float:
+def domain_size(keys: Sequence[bytes] | Packed) -> float:
     """Estimate how many identifiers of this form there could be.
 
     For each length that occurs, the product over the places of how many different characters stand there (of 10 if all
     are digits); of a sample of 20,000 keys. A lower estimate: what the sample does not show is not counted.
     """
     by_length: dict[int, list[bytes]] = {}
-    for key in keys[:: max(1, len(keys) // SAMPLE)]:
+    for place in range(0, len(keys), max(1, len(keys) // SAMPLE)):
+        key = keys[place]
         by_length.setdefault(len(key), []).append(key)
     total = 0.0
     for group in by_length.values():
         product = 1.0
-        for place in zip(*group, strict=True):
-            seen = set(place)
+        for characters in zip(*group, strict=True):
+            seen = set(characters)
             product *= 10 if seen <= set(b"0123456789") and len(seen) > 5 else len(seen)
         total += product
     return total
 
 
-def check_enumeration(keys: Sequence[bytes], peer_bucket: int, peer: str) -> str | None:
+def check_enumeration(keys: Sequence[bytes] | Packed, peer_bucket: int, peer: str) -> str | None:
     """Return a note if the peer could try out identifiers of this form, and warn if its list is long enough to.
 
     Parameters
     ----------
-    keys : sequence of bytes
+    keys : sequence of bytes, or Packed
         This party's canonical identifiers.
     peer_bucket : int
         The peer's padded set size.
@@ -117,8 +123,8 @@ def check_enumeration(keys: Sequence[bytes], peer_bucket: int, peer: str) -> str
     if size > GUESSABLE or len(keys) < 100:
         return None
     text = (
-        f"Identifiers of this form can be guessed: there are about {size:.0e}, and {peer} brought up to {peer_bucket:,}. "
-        "A list of guesses shows which of them are customers here"
+        f"Identifiers of this form can be guessed: there are about {size:.0e}, and {peer} brought up to "
+        f"{peer_bucket:,}. A list of guesses shows which of them are customers here"
     )
     if peer_bucket * 4 >= size and peer_bucket > 4 * bucket(len(keys)):
         warnings.warn(f"{text}; this list covers a good part of them", LeakageWarning, stacklevel=3)

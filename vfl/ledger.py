@@ -6,16 +6,16 @@ different in at least `minimum_difference` rows, unless the configuration names 
 counts: more than `max_queries` comparisons with one peer in 30 days are refused, which holds against a peer whose own
 ledger was switched off.
 
-A sketch is 65,536 sums of keyed hashes, 512 KiB whatever the list's length: rows that are added, removed or changed move
-as many sums as there are rows, up to collisions. The hash key never leaves the file (SQLite, mode 0600), so that the
-file of one party says nothing about identifiers to another. Nothing here is sent.
+A sketch is 65,536 sums of keyed hashes, 512 KiB whatever the list's length: rows that are added, removed or changed
+move as many sums as there are rows, up to collisions. The hash (:mod:`vfl.crypto.digests`) is universal, not one-way:
+the file (SQLite, mode 0600) holds its key and is as confidential as the lists. Nothing here is sent.
 """
 
 import contextlib
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfl.config import PolicyConfig
+from vfl.crypto.digests import Packed, digests, pack
 from vfl.errors import ConfigError, PolicyRefused
 
 __all__ = ["Ledger", "Sketch"]
@@ -89,7 +90,7 @@ class Ledger:
                 db.executescript(_SCHEMA)
                 found = db.execute("select key from secret").fetchone()
                 if found is None:
-                    db.execute("insert into secret values (?)", (os.urandom(32),))
+                    db.execute("insert into secret values (?)", (os.urandom(16),))
                     found = db.execute("select key from secret").fetchone()
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"policy.ledger: {path} is no ledger that can be written: {error}") from None
@@ -104,13 +105,11 @@ class Ledger:
         finally:
             db.close()
 
-    def sketch(self, keys: Iterable[bytes]) -> Sketch:
+    def sketch(self, keys: Sequence[bytes] | Packed) -> Sketch:
         """Return the sketch of a list of distinct canonical identifiers, in any order."""
-        raw = b"".join(hashlib.blake2b(key, key=self._key, digest_size=10).digest() for key in keys)
-        hashes = np.frombuffer(raw, np.uint8).reshape(-1, 10)
+        hashes = digests(keys if isinstance(keys, Packed) else pack(keys), self._key)
         sums = np.zeros(PLACES, np.uint64)
-        words = np.ascontiguousarray(hashes[:, 2:]).view("<u8").ravel()
-        np.add.at(sums, np.ascontiguousarray(hashes[:, :2]).view("<u2").ravel(), words)
+        np.add.at(sums, hashes[:, 0] & np.uint64(PLACES - 1), hashes[:, 1])
         return Sketch(sums, len(hashes))
 
     def check(self, peer: str, operation: str, sketch: Sketch, policy: PolicyConfig) -> None:
@@ -146,7 +145,9 @@ class Ledger:
                 "insert or ignore into lists values (?, ?, ?)",
                 (sketch.digest, sketch.keys, sketch.sums.astype("<u8").tobytes()),
             )
-            db.execute("insert into runs values (?, ?, ?, ?)", (now.isoformat(), peer, operation, sketch.digest))
+            db.execute(
+                "insert into runs values (?, ?, ?, ?)", (now.isoformat(), peer, operation, sketch.digest)
+            )
 
     def _compare(self, db: sqlite3.Connection, peer: str, sketch: Sketch, minimum: int) -> None:
         query = "select distinct digest, sums, started from lists natural join runs where peer = ? order by started"

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001  (letters that look alike are what this module is about)
 """Names of persons and firms, written alike: Latin letters without marks, lower case, single spaces.
 
 Diacritical marks are dropped (é becomes e), letters of their own are spelled out (ß, æ, ø, þ), Cyrillic and Greek are
@@ -30,7 +31,7 @@ _GREEK = {
     "μ": "m", "ν": "n", "ξ": "x", "ο": "o", "π": "p", "ρ": "r", "σ": "s", "ς": "s", "τ": "t", "υ": "y", "φ": "f",
     "χ": "ch", "ψ": "ps", "ω": "o",
 }  # fmt: skip
-_LETTERS = str.maketrans({**_LATIN, **_CYRILLIC, **_GREEK})
+_LETTERS: dict[int, str | int | None] = {ord(k): v for k, v in (_LATIN | _CYRILLIC | _GREEK).items()}
 _SILENT = re.compile(r"['’‘ʼ`´.]")
 _APART = re.compile(r"[^\w]+|_+")
 
@@ -48,7 +49,7 @@ def plain_name(text: str, variant: str) -> str:
         raise ValueError("several commas")
     folded = unicodedata.normalize("NFC", " ".join(reversed(parts)).casefold())
     if variant == "de":
-        folded = folded.translate(str.maketrans(_GERMAN))
+        folded = folded.translate({ord(letter): pair for letter, pair in _GERMAN.items()})
     marked = unicodedata.normalize("NFKD", folded).casefold()
     bare = "".join(letter for letter in marked if not unicodedata.combining(letter))
     words = _APART.sub(" ", _SILENT.sub("", bare.translate(_LETTERS))).split()

@@ -66,7 +66,7 @@ def intersection_size(
     nulls: Nulls = "error",
     duplicates: Duplicates = "error",
 ) -> int | None:
-    """Count the common customers and say nothing about who they are: is a project worth it?
+    """Count the common customers, and say nothing about who they are.
 
     Parameters
     ----------
@@ -96,9 +96,9 @@ def intersection_size(
     ids = _Ids(on, normalise, nulls, duplicates).prepare(table, session)
     begun = opened(session, "intersection_size", ids, {"learns": learns})
     role = cardinality.receiver if learning else cardinality.sender
-    arguments = (ids.keys, session.rng, session.policy.minimum_intersection, begun.largest)
+    arguments = (ids.listed, session.rng, session.policy.minimum_intersection, begun.largest)
     with session.phases.phase("intersection size") as progress:
-        found = session.run(role(session.channel, *arguments, progress))  # type: ignore[operator]
+        found = session.run(role(session.channel, *arguments, progress))
         session.checkpoint()
     count = found.count if isinstance(found, cardinality.Cardinality) else None
     noted(session, number_of_rows(table, session.name), ids, begun.theirs, count)
@@ -155,10 +155,10 @@ def intersection_sum(
     limits = (session.rng, session.policy.minimum_intersection, begun.largest)
     with session.phases.phase("intersection sum") as progress:
         if values is not None:
-            found = session.run(payload.owner(session.channel, ids.keys, values, *limits, progress))
+            found = session.run(payload.owner(session.channel, ids.listed, values, *limits, progress))
         else:
             count = int(begun.facts["columns"])
-            found = session.run(payload.counter(session.channel, ids.keys, count, *limits, progress))
+            found = session.run(payload.counter(session.channel, ids.listed, count, *limits, progress))
         session.checkpoint()
     noted(session, number_of_rows(table, session.name), ids, begun.theirs, found.count)
     sums = {name: total / UNITS for name, total in zip(columns, found.totals, strict=True)}
@@ -171,7 +171,9 @@ def _scaled(table: Any, columns: tuple[str, ...], ids: PreparedIds, session: Ses
     chosen = take_rows(take_columns(table, columns, session.name), ids.rows, session.name)
     values = features(chosen, session.name, minimum_rows=1).values
     if float(np.abs(values).sum(axis=0).max()) >= LARGEST_SUM / UNITS:
-        raise InvalidData(f"{session.name}: absolute values of a column add up to 2^38 or more; use larger units")
+        raise InvalidData(
+            f"{session.name}: absolute values of a column add up to 2^38 or more; use larger units"
+        )
     return np.rint(values * UNITS).astype(np.int64)
 
 
@@ -199,8 +201,8 @@ def enrich(
     Returns
     -------
     table or None
-        At the party that learns: its common rows, in its own order, with the other's columns at their right. A name that
-        it has already gets the other party's name as a suffix. None at the other party.
+        At the party that learns: its common rows, in its own order, with the other's columns at their right. A name
+        that it has already gets the other party's name as a suffix. None at the other party.
 
     Raises
     ------
@@ -217,25 +219,36 @@ def enrich(
     session = current()
     learning = learner(learns, session, ("guest", "host"))
     if learning == bool(columns):
-        raise ConfigError(f"{session.name}: columns are named by the party that gives them, and by nobody else")
+        raise ConfigError(
+            f"{session.name}: columns are named by the party that gives them, and by nobody else"
+        )
     session.require_leakage(Leakage.PAYLOAD)
     ids = _Ids(on, normalise, nulls, duplicates).prepare(table, session)
-    given, rows = "", np.empty((0, 0), np.uint8)
-    if not learning:
-        session.require_columns(tuple(columns))
-        chosen = take_rows(take_columns(table, columns, session.name), ids.rows, session.name)
-        given = describe_columns(chosen, session.name)
-        rows = rows_to_bytes(chosen, given)
-    begun = opened(session, "enrich", ids, {"learns": learns}, {"columns": given})
+    if learning:
+        return _get(session, table, ids, learns)
+    _give(session, table, ids, tuple(columns), learns)
+    return None
+
+
+def _give(session: Session, table: Any, ids: PreparedIds, columns: tuple[str, ...], learns: str) -> None:
+    session.require_columns(columns)
+    chosen = take_rows(take_columns(table, columns, session.name), ids.rows, session.name)
+    layout = describe_columns(chosen, session.name)
+    rows = rows_to_bytes(chosen, layout)
+    begun = opened(session, "enrich", ids, {"learns": learns}, {"columns": layout})
     limits = (session.rng, session.policy.minimum_intersection, begun.largest)
     with session.phases.phase("enrich") as progress:
-        if not learning:
-            session.run(labelled.sender(session.channel, ids.keys, rows, *limits, progress))
-            session.checkpoint()
-            return None
-        layout = begun.facts["columns"]
-        width = _row_bytes(layout, session)
-        found = session.run(labelled.receiver(session.channel, ids.keys, width, *limits, progress))
+        session.run(labelled.sender(session.channel, ids.listed, rows, *limits, progress))
+        session.checkpoint()
+
+
+def _get(session: Session, table: Any, ids: PreparedIds, learns: str) -> Any:
+    begun = opened(session, "enrich", ids, {"learns": learns}, {"columns": ""})
+    limits = (session.rng, session.policy.minimum_intersection, begun.largest)
+    layout = begun.facts["columns"]
+    width = _row_bytes(layout, session)
+    with session.phases.phase("enrich") as progress:
+        found = session.run(labelled.receiver(session.channel, ids.listed, width, *limits, progress))
         session.checkpoint()
     noted(session, number_of_rows(table, session.name), ids, begun.theirs, len(found.positions))
     own = take_rows(table, ids.rows[found.positions], session.name)
@@ -246,7 +259,9 @@ def _row_bytes(layout: str, session: Session) -> int:
     try:
         return row_bytes(layout)
     except (ValueError, KeyError, TypeError):
-        raise SchemaMismatch(f"{session.peer.name} describes columns that this version does not know") from None
+        raise SchemaMismatch(
+            f"{session.peer.name} describes columns that this version does not know"
+        ) from None
 
 
 def _joined(own: Any, given: dict[str, Any], session: Session) -> Any:
@@ -293,8 +308,8 @@ def spine(
 ) -> Spine:
     """Line up all customers of both parties in one common order, and tell nobody which are common.
 
-    A model that takes weights on both sides can be trained on it: a row counts by the product of both weights, which is 1
-    for common customers and 0 for all others.
+    A model that takes weights on both sides can be trained on it: a row counts by the product of both weights, which
+    is 1 for common customers and 0 for all others.
 
     Parameters
     ----------
@@ -316,12 +331,13 @@ def spine(
     begun = opened(session, "spine", ids, {})
     role = spine_protocol.guest if session.role is Role.GUEST else spine_protocol.host
     with session.phases.phase("spine") as progress:
-        found = session.run(role(session.channel, ids.keys, session.rng, begun.largest, progress))
+        found = session.run(role(session.channel, ids.listed, session.rng, begun.largest, progress))
         session.checkpoint()
     noted(session, number_of_rows(table, session.name), ids, begun.theirs, None)
     present = found.positions >= 0
     rows = ids.rows[np.where(present, found.positions, 0)]
-    return Spine(_blanked(take_rows(table, rows, session.name), present, choice.names, session), present * 1.0)
+    blanked = _blanked(take_rows(table, rows, session.name), present, choice.names, session)
+    return Spine(blanked, present.astype(np.float64))
 
 
 def _blanked(table: Any, present: NDArray[np.bool_], identifiers: Sequence[str], session: Session) -> Any:
@@ -339,5 +355,6 @@ def _blanked(table: Any, present: NDArray[np.bool_], identifiers: Sequence[str],
         if column.dtype.is_numeric():
             columns.append(column.zip_with(keep, column * 0))
         elif column.name in identifiers and column.dtype == nw.String:
-            columns.append(column.zip_with(keep, nw.new_series(column.name, [""] * len(frame), backend=frame.implementation)))
+            blank = nw.new_series(column.name, [""] * len(frame), backend=frame.implementation)
+            columns.append(column.zip_with(keep, blank))
     return frame.with_columns(*columns).to_native() if columns else table

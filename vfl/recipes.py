@@ -73,8 +73,30 @@ SAMPLES = (
 
 
 NAME_SAMPLES = (
-    *("Müller", "Mu\u0308ller", "Lind, Anna", "O'Brien", "O\u2019Brien", "Jean-Luc  d'Été", "Ærøskøbing", "Łódź"),
-    *("Þórður", "Straße 7", "Dr. No", "a,b,c", "..", "Щукин Юрий", "Ёлкин", "Γιώργος", "ΣΊΣΥΦΟΣ", "İz", "ŉ", "山田"),
+    *(
+        "Müller",
+        "Mu\u0308ller",
+        "Lind, Anna",
+        "O'Brien",
+        "O\u2019Brien",
+        "Jean-Luc  d'Été",
+        "Ærøskøbing",
+        "Łódź",
+    ),
+    *(
+        "Þórður",
+        "Straße 7",
+        "Dr. No",
+        "a,b,c",
+        "..",
+        "Щукин Юрий",
+        "Ёлкин",
+        "Γιώργος",
+        "ΣΊΣΥΦΟΣ",
+        "İz",
+        "ŉ",
+        "山田",
+    ),
 )
 
 
@@ -102,7 +124,11 @@ class Recipe:
         """
         parts = [b"vfl identifiers 1"]
         for name in self.names:
-            parts += [name.encode(), _numbering_plan(name), *(_outcome(name, sample) for sample in _samples(name))]
+            parts += [
+                name.encode(),
+                _numbering_plan(name),
+                *(_outcome(name, sample) for sample in _samples(name)),
+            ]
         return hashlib.sha256(joined(parts)).digest()
 
     def canonical(self, *values: str) -> bytes:

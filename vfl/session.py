@@ -17,13 +17,12 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vfl.config import Config, PolicyConfig, load_config
 from vfl.crypto.rng import Rng, SystemRng
 from vfl.crypto.signatures import IdentityKey, fingerprint
 from vfl.errors import ChannelClosed, Deadlock, LocalProtocolError, PeerAborted, PolicyRefused
-from vfl.ledger import Ledger
 from vfl.metrics import ModelCurves
 from vfl.progress import Phases
 from vfl.protocols.channel import Channel, Party, Record, Waiting, memory_pair, run
@@ -31,6 +30,9 @@ from vfl.protocols.record import Tally, Transcript
 from vfl.protocols.session import PROTOCOL_VERSION, Peer, agree, checkpoint, handshake
 from vfl.protocols.wire import OPT_IN, Leakage, Role
 from vfl.report.facts import Alignment
+
+if TYPE_CHECKING:
+    from vfl.ledger import Ledger
 
 __all__ = ["Connection", "Session", "Simulation", "connect", "current", "simulate"]
 
@@ -246,6 +248,7 @@ class Connection:
 
     def __enter__(self) -> Session:
         """Connect, shake hands, open the audit log and make the session ambient."""
+        from vfl.ledger import Ledger
         from vfl.outcome import Outcome  # the report's dependencies, needed by real runs only
         from vfl.protocols.grpc import Endpoint
         from vfl.protocols.grpc import connect as dial
@@ -458,6 +461,8 @@ class _Stage:
             )
 
             if ledger is not None:
+                from vfl.ledger import Ledger
+
                 self.sessions[end.me.name].ledger = Ledger(ledger / f"{end.me.name}.sqlite")
 
     def play(self, name: str, act: Callable[[], Any]) -> None:

@@ -63,7 +63,10 @@ class Reordered(Message, frozen=True, kw_only=True):
     """The hidden keys, hidden under the sender's key too, in a random order."""
 
     declaration = Declaration(
-        "psi.reordered", Role.EITHER, Leakage.UNIFORM, "pseudorandom values of the receiver's own keys, shuffled"
+        "psi.reordered",
+        Role.EITHER,
+        Leakage.UNIFORM,
+        "pseudorandom values of the receiver's own keys, shuffled",
     )
     points: Annotated[NDArray[np.uint8], _POINTS]
 

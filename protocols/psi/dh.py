@@ -12,7 +12,8 @@
 
 Both learn (:func:`guest`, :func:`host`): which of their own keys are common, and the size bucket of the other's set.
 One side learns (:func:`receiver`, :func:`sender`, whichever party is which): the sender gets the size bucket alone.
-Nobody learns anything about any other key. The sender commits to its set before it sees anything of the receiver's, and the
+Nobody learns anything about any other key. The sender commits to its set before it sees anything of the receiver's, and
+the
 receiver's blinded elements fix its set before it sees the tags. The key k serves one run.
 
 Adversary: semi-honest, both sides. A receiver that guesses keys learns whether the sender has them: at most as many

@@ -171,7 +171,9 @@ async def sender(
     """
     check_keys(keys)
     if len(rows) != len(keys) or not 0 < rows.shape[1] <= LARGEST_ROW:
-        raise LocalProtocolError(f"rows of shape {rows.shape} for {len(keys)} keys; at most {LARGEST_ROW} bytes each")
+        raise LocalProtocolError(
+            f"rows of shape {rows.shape} for {len(keys)} keys; at most {LARGEST_ROW} bytes each"
+        )
     theirs = await exchange_sizes(receiver, len(keys), largest)
     secret, total = random_key(rng), bucket(len(keys))
     width = tag_bytes(theirs, total)

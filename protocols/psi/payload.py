@@ -70,7 +70,10 @@ class Remembered(Message, frozen=True, kw_only=True):
     """The counter's hidden keys, hidden under the owner's key too, in a random order."""
 
     declaration = Declaration(
-        "psi.remembered", Role.EITHER, Leakage.UNIFORM, "pseudorandom values of the counter's own keys, shuffled"
+        "psi.remembered",
+        Role.EITHER,
+        Leakage.UNIFORM,
+        "pseudorandom values of the counter's own keys, shuffled",
     )
     points: Annotated[NDArray[np.uint8], _POINTS]
 
@@ -78,7 +81,9 @@ class Remembered(Message, frozen=True, kw_only=True):
 class Listed(Message, frozen=True, kw_only=True):
     """The owner's keys, hashed and hidden under its key, in a random order."""
 
-    declaration = Declaration("psi.listed", Role.EITHER, Leakage.INTERSECTION, "how many keys are common, not which")
+    declaration = Declaration(
+        "psi.listed", Role.EITHER, Leakage.INTERSECTION, "how many keys are common, not which"
+    )
     points: Annotated[NDArray[np.uint8], _POINTS]
 
 

@@ -185,9 +185,7 @@ def require(common: int, minimum: int) -> None:
         )
 
 
-async def tell_matches(
-    host: Channel, pairs: NDArray[np.int64], theirs: int, rng: Rng
-) -> NDArray[np.int64]:
+async def tell_matches(host: Channel, pairs: NDArray[np.int64], theirs: int, rng: Rng) -> NDArray[np.int64]:
     """Tell the host which tags of its list matched; return this party's positions in the common random order.
 
     Parameters
@@ -204,12 +202,11 @@ async def tell_matches(
     seed = rng.bytes(32)
     await host.send(Matches(seed=seed, bits=np.packbits(marks).tobytes()))
     listed = pairs[np.argsort(pairs[:, 1], kind="stable")]
-    return listed[agreed_permutation(seed, len(listed)), 0]
+    positions: NDArray[np.int64] = listed[agreed_permutation(seed, len(listed)), 0]
+    return positions
 
 
-async def hear_matches(
-    guest: Channel, order: NDArray[np.int64], own: int, minimum: int
-) -> NDArray[np.int64]:
+async def hear_matches(guest: Channel, order: NDArray[np.int64], own: int, minimum: int) -> NDArray[np.int64]:
     """Learn which of this party's keys matched: their positions in the common random order.
 
     Parameters
@@ -233,9 +230,7 @@ async def hear_matches(
     found = np.flatnonzero(marks)
     name = guest.peer.name
     if not minimum <= len(found) <= own:
-        raise MalformedMessage(
-            f"{name} reports {len(found)} common keys, possible are {minimum} to {own}"
-        )
+        raise MalformedMessage(f"{name} reports {len(found)} common keys, possible are {minimum} to {own}")
     if found.max(initial=0) >= total:
         raise MalformedMessage(f"{name} reports positions outside the list")
     positions = order[found]

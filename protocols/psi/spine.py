@@ -51,7 +51,9 @@ _HOW_MANY = "how many keys of the padded sets are common, not which"
 class Once(Message, frozen=True, kw_only=True):
     """The sender's keys, hashed and hidden under its first key, shuffled."""
 
-    declaration = Declaration("spine.once", Role.EITHER, Leakage.UNIFORM, "nothing but the padded number of keys")
+    declaration = Declaration(
+        "spine.once", Role.EITHER, Leakage.UNIFORM, "nothing but the padded number of keys"
+    )
     points: Annotated[NDArray[np.uint8], _POINTS]
 
 
@@ -74,7 +76,9 @@ class Loose(Message, frozen=True, kw_only=True):
 class Difference(Message, frozen=True, kw_only=True):
     """How many keys the guest alone has, and how many the host alone."""
 
-    declaration = Declaration("spine.difference", Role.GUEST, Leakage.INTERSECTION, f"{_HOW_MANY}, to the host")
+    declaration = Declaration(
+        "spine.difference", Role.GUEST, Leakage.INTERSECTION, f"{_HOW_MANY}, to the host"
+    )
     guest_only: int
     host_only: int
 

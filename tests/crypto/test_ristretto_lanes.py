@@ -26,7 +26,9 @@ def scalars(*values: int) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(v.to_bytes(32, "little") for v in values), np.uint8).reshape(-1, 32)
 
 
-def by_both(monkeypatch: pytest.MonkeyPatch, work: Callable[[], NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+def by_both(
+    monkeypatch: pytest.MonkeyPatch, work: Callable[[], NDArray[np.uint8]]
+) -> list[NDArray[np.uint8]]:
     found = []
     for rows in (1, 10**9):
         monkeypatch.setattr(group, "_LANES_FROM", rows)

@@ -1,6 +1,6 @@
 """The attacker's part against alignments: each attack works without the guard, and the default refuses it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ VICTIMS = [f"customer {i}" for i in range(150)]
 TARGET = "customer 77"
 
 
-def table(names: list[str], **columns: Any) -> pl.DataFrame:
-    return pl.DataFrame({"id": names, **columns})
+def table(names: Sequence[str], **columns: Any) -> pl.DataFrame:
+    return pl.DataFrame({"id": list(names), **columns})
 
 
-def count(names: list[str], ledger: Path | None) -> int:
+def count(names: Sequence[str], ledger: Path | None) -> int:
     result = vfl.simulate(
         bank=lambda: vfl.intersection_size(table(names), on="id"),
         shop=lambda: vfl.intersection_size(table(VICTIMS), on="id"),
@@ -39,7 +39,7 @@ def count(names: list[str], ledger: Path | None) -> int:
 class TestDifferencing:
     """The bank counts twice, the second time without its target: the difference is the target's membership."""
 
-    LIST = [f"customer {i}" for i in range(50, 200)]
+    LIST = tuple(f"customer {i}" for i in range(50, 200))
 
     def test_control_two_counts_tell_whether_a_customer_is_common(self) -> None:
         others = [name for name in self.LIST if name != TARGET]
@@ -84,8 +84,8 @@ class TestDifferencing:
             lambda names: vfl.spine(table(names), on="id"),
         ],
     )
-    def test_every_mode_asks_the_ledger(self, call: Callable[[list[str]], Any], tmp_path: Path) -> None:
-        def run(names: list[str]) -> None:
+    def test_every_mode_asks_the_ledger(self, call: Callable[[Sequence[str]], Any], tmp_path: Path) -> None:
+        def run(names: Sequence[str]) -> None:
             def shop() -> None:
                 victims = table(VICTIMS, v=[1.0] * len(VICTIMS))
                 kind = call.__code__.co_names
@@ -120,7 +120,7 @@ class TestDifferencing:
         with pytest.raises(PolicyRefused, match="3 comparisons with this peer in 30 days"):
             Ledger(tmp_path / "l.sqlite").check("peer", "align", sketch, policy)
 
-    def test_the_file_says_nothing_about_identifiers_to_who_lacks_it(self, tmp_path: Path) -> None:
+    def test_each_file_has_a_key_of_its_own_and_is_private(self, tmp_path: Path) -> None:
         one, two = Ledger(tmp_path / "a" / "l.sqlite"), Ledger(tmp_path / "b" / "l.sqlite")
         assert one.sketch([b"x"]).digest != two.sketch([b"x"]).digest
         assert (tmp_path / "a" / "l.sqlite").stat().st_mode & 0o077 == 0
@@ -136,10 +136,10 @@ class TestDifferencing:
 class TestEnumeration:
     """The bank brings every telephone number of a town and learns which belong to customers of the shop."""
 
-    NUMBERS = [f"0151 20{i:05d}" for i in range(0, 30_000, 7)]
+    NUMBERS = tuple(f"0151 20{i:05d}" for i in range(0, 30_000, 7))
     CUSTOMERS = NUMBERS[11::35]
 
-    def run(self, customers: list[str], **options: Any) -> list[str]:
+    def run(self, customers: Sequence[str], **options: Any) -> list[str]:
         result = vfl.simulate(
             bank=lambda: vfl.align(table(self.NUMBERS), on="id", normalise="phone:DE"),
             shop=lambda: vfl.align(table(customers), on="id", normalise="phone:DE"),
@@ -203,9 +203,7 @@ class TestEcho:
 
         bank, shop = memory_pair(Party("bank", Role.GUEST), Party("shop", Role.HOST))
         with pytest.raises(MalformedMessage, match="back as they came"):
-            run_local(
-                guest=dh.guest(bank, [b"a", b"b"], DeterministicRng(2), 0, 1000), host=echo(shop)
-            )
+            run_local(guest=dh.guest(bank, [b"a", b"b"], DeterministicRng(2), 0, 1000), host=echo(shop))
 
 
 class TestSmallResults:

@@ -52,7 +52,9 @@ class TestCardinality:
 
     @FEW
     @given(SETS, SETS, st.booleans())
-    def test_is_the_size_of_the_intersection(self, left: set[bytes], right: set[bytes], swapped: bool) -> None:
+    def test_is_the_size_of_the_intersection(
+        self, left: set[bytes], right: set[bytes], swapped: bool
+    ) -> None:
         found, told, _ = self.run(sorted(left), sorted(right), swapped=swapped)
         assert found == cardinality.Cardinality(len(left & right), sets.bucket(len(right)))
         assert told == sets.bucket(len(left))
@@ -106,7 +108,9 @@ class TestSum:
 
     @FEW
     @given(SETS, SETS, st.booleans())
-    def test_is_the_sum_over_the_intersection(self, left: set[bytes], right: set[bytes], swapped: bool) -> None:
+    def test_is_the_sum_over_the_intersection(
+        self, left: set[bytes], right: set[bytes], swapped: bool
+    ) -> None:
         theirs = sorted(right)
         values = np.array([[(-1) ** i * i * 10**9, i] for i in range(len(theirs))])
         told, found, _ = self.run(sorted(left), theirs, values, swapped=swapped)
@@ -135,7 +139,9 @@ class TestSum:
         _, _, transcript = self.run(keys(*range(50)), keys(*range(25, 75)), np.ones((50, 1)))
         seen = {r.leakage for r in transcript.view("shop")}
         assert seen == {Leakage.PUBLIC, Leakage.UNIFORM, Leakage.INTERSECTION}
-        assert {r.kind for r in transcript.view("shop") if r.leakage is Leakage.INTERSECTION} == {"psi.summed"}
+        assert {r.kind for r in transcript.view("shop") if r.leakage is Leakage.INTERSECTION} == {
+            "psi.summed"
+        }
 
 
 class TestLabelled:
