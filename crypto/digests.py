@@ -14,7 +14,7 @@ Sources: Carter and Wegman, "Universal Classes of Hash Functions", 1979; Shoup, 
 Authentication Based on Universal Hashing", CRYPTO 1996, section 2 (evaluation hash); NIST SP 800-38D, section 6.4.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from vfl.crypto.gf128 import Elements, set_product
 from vfl.crypto.lattice.ntt import kernel, run
 
-__all__ = ["Packed", "decimal", "digests", "pack"]
+__all__ = ["Chunked", "Packed", "decimal", "digests", "pack"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +48,25 @@ class Packed:
     def __getitem__(self, row: int) -> bytes:
         """Return one string."""
         return self.data[self.ends[row] : self.ends[row + 1]].tobytes()
+
+
+@dataclass(frozen=True, eq=False)
+class Chunked:
+    """A column that is read piece by piece and never held.
+
+    Attributes
+    ----------
+    rows : int
+        Strings in all.
+    read : callable
+        Return an iterator over the pieces, from the first one on.
+    """
+
+    rows: int
+    read: Callable[[], Iterator[Packed]]
+
+    def __len__(self) -> int:
+        return self.rows
 
 
 def pack(strings: Sequence[bytes]) -> Packed:
@@ -115,17 +134,31 @@ def _evaluate(data: Any, ends: Any, key: Any, out: Any) -> None:
         set_product(out, i, sums, 0, key, 0)
 
 
-def digests(column: Packed, key: bytes) -> Elements:
+def digests(column: Packed | Chunked, key: bytes) -> Elements:
     """Return the digest of every string, shape (n, 2), on all processors.
 
     Parameters
     ----------
-    column : Packed
+    column : Packed or Chunked
     key : bytes
         16 bytes, uniform and drawn after the strings were fixed; the same on both sides.
+
+    Raises
+    ------
+    ValueError
+        If a column read in pieces has not as many strings as it says.
     """
     out = np.empty((len(column), 2), dtype=np.uint64)
     factor = np.frombuffer(key, dtype="<u8").reshape(1, 2)
-    data, ends = column.data, column.ends
-    run(lambda first, end: _evaluate(data, ends[first : end + 1], factor, out[first:end]), len(column), None)
+    done = 0
+    for piece in [column] if isinstance(column, Packed) else column.read():
+        if done + len(piece) <= len(out):
+            _evaluate_all(piece.data, piece.ends, factor, out[done : done + len(piece)])
+        done += len(piece)
+    if done != len(out):
+        raise ValueError(f"the column was to have {len(out)} strings, {done} were read")
     return out
+
+
+def _evaluate_all(data: NDArray[np.uint8], ends: NDArray[np.int64], factor: Elements, out: Elements) -> None:
+    run(lambda first, end: _evaluate(data, ends[first : end + 1], factor, out[first:end]), len(out), None)

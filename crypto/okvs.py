@@ -36,7 +36,7 @@ from vfl.crypto.gf128 import Elements, add_product, inverse, product
 from vfl.crypto.lattice.ntt import kernel, run
 from vfl.errors import CryptoError
 
-__all__ = ["Grouped", "Shape", "decode", "encode", "group", "shape"]
+__all__ = ["Grouped", "Shape", "capacity", "decode", "encode", "group", "shape"]
 
 FAILURE_BITS = 40
 BIN = 1 << 16  # rows of a bin, about: its 2 MB stay in a second-level cache; larger ones save bytes, not time
@@ -79,16 +79,17 @@ def shape(keys: int) -> Shape:
     """Return the dimensions for so many keys; see the module for their derivation."""
     bins = max(1, round(keys / BIN))
     bits = FAILURE_BITS + 1 + math.log2(bins)
-    capacity = max(_capacity(keys, bins, bits), 64)  # the paper measures from 2^6 rows on
-    slope = 2 ** (0.55 * math.log2(capacity) + 2.331)
-    columns = math.ceil(capacity * (1.223 + (bits + 9.2) / slope))
-    return Shape(bins, capacity, columns, math.floor(bits / math.log2(columns)))
+    rows = max(capacity(keys, bins), 64)  # the paper measures from 2^6 rows on
+    slope = 2 ** (0.55 * math.log2(rows) + 2.331)
+    columns = math.ceil(rows * (1.223 + (bits + 9.2) / slope))
+    return Shape(bins, rows, columns, math.floor(bits / math.log2(columns)))
 
 
-def _capacity(keys: int, bins: int, bits: float) -> int:
-    """Return the load that one of `bins` exceeds with probability below 2^-bits."""
+def capacity(keys: int, bins: int) -> int:
+    """Return the load that any of `bins` exceeds with probability below 2^-41 when keys choose one at random."""
     if bins == 1:
         return keys
+    bits = FAILURE_BITS + 1 + math.log2(bins)
 
     def exponent(load: int) -> float:
         """Return -log2 of Chernoff's bound 2^(-keys D(load / keys || 1 / bins))."""

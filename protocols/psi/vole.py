@@ -13,13 +13,16 @@
     match { O(C(h)) }
                               -- Common -->             one bit for every tag: matched or not
 
+Sets of more than PART keys are cut into parts by a hash of the key; all from Extension to Tags then happens once a
+part, padded to a size that follows from those announced, and Common comes when every part has been matched.
+
 Both learn which of their own keys are common, and the size bucket of the other's set; nothing about any other key. The
 common rows are in the order of their tags, which is random to both. A + P hides P, so the sender fixes its tags without
 having seen anything of the receiver's set, and the receiver's set is fixed by A + P before it sees a tag.
 
 U is a universal hash to 128 bits under a key from both seeds; V, the store's rows and O are fixed-key hashes under
 keys from both seeds. A tag has 64 + log2 m bits, rounded down: two different keys of the parties get the same one with
-probability n m / 2^(63 + log2 m) <= 2^-40 for n up to 2^23, the largest set of the receiver. A key y that the receiver
+probability below n m / 2^(63 + log2 m) <= 2^-40 for parts of n up to 2^23. A key y that the receiver
 has not decodes to P(h) = V(h) with probability 2^-128; otherwise its tag is O of a value that differs from what the
 receiver knows by a known non-zero multiple of Delta, random to whoever does not know Delta. The store fails with
 probability below 2^-40; the run then ends with an error and can be repeated.
@@ -35,15 +38,15 @@ EUROCRYPT 2021, eprint 2021/266. Differences: both learn, hence Common; seeds of
 sorted instead of shuffled. The checks of the malicious variant are not made.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vfl.crypto import okvs, tags, vole
-from vfl.crypto.digests import Packed, digests, pack
+from vfl.crypto.digests import Chunked, Packed, digests, pack
 from vfl.crypto.fixedkey import FixedKey, derive
 from vfl.crypto.gf128 import Elements, scale_add
 from vfl.crypto.ot import COUNT, BaseReceiver, BaseSender, ExtendedReceiver, ExtendedSender
@@ -53,10 +56,13 @@ from vfl.protocols.channel import Channel
 from vfl.protocols.psi.sets import Intersection, Progress, bucket, exchange_sizes, require, silent
 from vfl.protocols.wire import Array, Bytes, Declaration, Leakage, Message, Role
 
-__all__ = ["LARGEST", "Link", "guest", "host", "link", "receive", "send"]
+__all__ = ["PART", "Keys", "Link", "Sizes", "guest", "hear", "host", "link", "receive", "send", "tell"]
+
+PART = 1 << 20
+"""Keys of a part, about, of the larger set: a party then takes 400 MB beside 24 bytes a key."""
 
 LARGEST = 1 << 23
-"""Most keys of one run, padded: larger sets are cut into parts by a hash of the key."""
+"""Most keys of a part."""
 
 BINS = 2
 """Bins of the store in one message: 2.7 MB."""
@@ -64,7 +70,7 @@ BINS = 2
 TAGS = 1 << 17
 """Tags in one message: 1 MiB."""
 
-Keys = Sequence[bytes] | Packed
+Keys = Sequence[bytes] | Packed | Chunked
 
 
 class Offer(Message, frozen=True, kw_only=True):
@@ -190,6 +196,19 @@ async def link(peer: Channel, rng: Rng, receiving: bool) -> Link:  # noqa: FBT00
     return Link(session, ExtendedSender(bits, chosen.keys(offer.point)))
 
 
+class Sizes(NamedTuple):
+    """Padded sizes of one run: the sender of a message does not choose its size.
+
+    Attributes
+    ----------
+    receiver, sender : int
+        At most 2^23 each, see the module.
+    """
+
+    receiver: int
+    sender: int
+
+
 async def guest(
     host: Channel,
     keys: Keys,
@@ -203,8 +222,8 @@ async def guest(
     Parameters
     ----------
     host : Channel
-    keys : sequence of bytes, or Packed
-        Distinct, at most LARGEST when padded.
+    keys : sequence of bytes, Packed or Chunked
+        Distinct.
     rng : Rng
     minimum : int
         Fewest common keys that the receiver tells the sender about.
@@ -222,7 +241,7 @@ async def guest(
     AlignmentError
         If fewer than `minimum` keys are common (the receiver alone knows the number then), or the peer brings too many.
     LocalProtocolError
-        If keys are repeated, none or too many.
+        If keys are repeated, or none.
     MalformedMessage, InvalidPoint
         If the peer breaks the protocol.
 
@@ -252,63 +271,73 @@ async def _either(
         raise LocalProtocolError("there is no key to intersect")
     own = bucket(len(keys))
     theirs = await exchange_sizes(peer, len(keys), largest)
-    if max(own, theirs) > LARGEST:
-        raise LocalProtocolError(
-            f"one run takes {LARGEST} keys, not {max(own, theirs)}: cut the sets into parts"
-        )
     receiving = own < theirs or (own == theirs and peer.me.role is Role.GUEST)
     joined = await link(peer, rng, receiving)
-    run = receive if receiving else send
-    return Intersection(await run(peer, joined, keys, theirs, rng, minimum, progress), theirs)
+    column = keys if isinstance(keys, Packed | Chunked) else pack(keys)
+    hashed = digests(column, derive("digest", joined.session))
+    parts = -(-max(own, theirs) // PART)
+    mine, peers = (max(64, okvs.capacity(size, parts)) for size in (own, theirs))
+    sizes = Sizes(mine, peers) if receiving else Sizes(peers, mine)
+    role, done, lists, rows = receive if receiving else send, 0, [], []
+    for part, places in _cut(hashed, parts, joined):
+
+        def told(new: int, total: int, before: int = done) -> None:
+            progress(before + new, len(keys))
+
+        lists.append(await role(peer, joined, part, sizes, rng, told))
+        rows.append(places)
+        done += len(part)
+    found = await (tell if receiving else hear)(peer, lists, rows, minimum)
+    return Intersection(found, theirs)
 
 
-def _digests(keys: Keys, joined: Link) -> Elements:
-    return digests(keys if isinstance(keys, Packed) else pack(keys), derive("digest", joined.session))
-
-
-def _grouped(keys: Keys, joined: Link, dims: okvs.Shape) -> okvs.Grouped:
-    hashed = _digests(keys, joined)
-    return okvs.group(FixedKey(joined.key("rows")).hash(hashed), hashed, dims)
+def _cut(hashed: Elements, parts: int, joined: Link) -> Iterator[tuple[Elements, NDArray[np.uint32]]]:
+    """Yield digests of each part, chosen by a hash of the digest, and where they stood."""
+    chosen = FixedKey(derive("parts", joined.session)).hash(hashed)
+    cut = okvs.group(chosen, hashed, okvs.Shape(parts, 0, 0, 0))
+    for first, end in zip(cut.starts[:-1], cut.starts[1:], strict=True):
+        yield cut.keys[first:end], cut.order[first:end]
 
 
 def _parts(dims: okvs.Shape) -> list[range]:
     return [range(first, min(first + BINS, dims.bins)) for first in range(0, dims.bins, BINS)]
 
 
+def _check_run(joined: Link, own: int, padded: int, sizes: Sizes) -> None:
+    if own > padded or max(sizes) > LARGEST:
+        raise CryptoError(f"{own} keys for a part of {padded}, at most {LARGEST}: cut the sets otherwise")
+    joined.runs += 1
+
+
 async def receive(
-    sender: Channel,
-    joined: Link,
-    keys: Keys,
-    theirs: int,
-    rng: Rng,
-    minimum: int,
-    progress: Progress = silent,
+    sender: Channel, joined: Link, hashed: Elements, sizes: Sizes, rng: Rng, progress: Progress = silent
 ) -> NDArray[np.int64]:
-    """Be the receiver of one run; the peer runs :func:`send`.
+    """Be the receiver of one run up to the tags; the peer runs :func:`send`.
 
     Parameters
     ----------
     sender : Channel
     joined : Link
         Made with this role.
-    keys : sequence of bytes, or Packed
-    theirs : int
-        The peer's padded size.
-    rng, minimum, progress
-        As for :func:`guest`.
+    hashed : ndarray of uint64, shape (n, 2)
+        Digests of distinct keys.
+    sizes : Sizes
+    rng : Rng
+    progress : callable
 
     Returns
     -------
-    ndarray of int64, shape (matched,)
-        Positions of the common keys, in the common random order.
+    ndarray of int64, shape (sizes.sender,)
+        For each of the sender's tags in ascending order the row of `hashed` that has it, -1 if none. The sender
+        does not know it before :func:`tell`.
     """
     if not isinstance(joined.transfers, ExtendedReceiver):
         raise LocalProtocolError("this link was made for the sender of the intersection")
-    joined.runs += 1
-    dims = okvs.shape(bucket(len(keys)))
+    _check_run(joined, len(hashed), sizes.receiver, sizes)
+    dims = okvs.shape(sizes.receiver)
     correlation = vole.VectorHolder(joined.transfers, vole.plan(dims.size), rng, joined.runs)
     await sender.send(Extension(columns=correlation.message))
-    grouped = _grouped(keys, joined, dims)
+    grouped = okvs.group(FixedKey(joined.key("rows")).hash(hashed), hashed, dims)
     store = _store(grouped, joined, dims)
     answer = await sender.recv(Answer, depth=correlation.plan.depth, trees=correlation.plan.trees)
     correlation.finish(vole.Answer(answer.sums, answer.totals), joined.key("code"))
@@ -319,15 +348,11 @@ async def receive(
         np.bitwise_xor(store[place], a, out=a)
         await sender.send(Masked(elements=a))
         okvs.decode(grouped, c, dims, bins, values)
-        progress(int(grouped.starts[bins.stop]), len(keys))
-    own = FixedKey(joined.key("tags")).hash(values, values)
-    found = await _matches(sender, own, theirs)
-    where = np.full(theirs, -1, dtype=np.int64)
+        progress(int(grouped.starts[bins.stop]), len(hashed))
+    found = await _matches(sender, FixedKey(joined.key("tags")).hash(values, values), sizes.sender)
+    where = np.full(sizes.sender, -1, dtype=np.int64)
     where[found[found >= 0]] = grouped.order[found >= 0]
-    positions = where[where >= 0]
-    require(len(positions), minimum)
-    await sender.send(Common(bits=np.packbits(where >= 0)))
-    return positions
+    return where
 
 
 def _store(grouped: okvs.Grouped, joined: Link, dims: okvs.Shape) -> Elements:
@@ -356,28 +381,27 @@ async def _matches(sender: Channel, own: Elements, theirs: int) -> NDArray[np.in
 
 
 async def send(
-    receiver: Channel,
-    joined: Link,
-    keys: Keys,
-    theirs: int,
-    rng: Rng,
-    minimum: int,
-    progress: Progress = silent,
+    receiver: Channel, joined: Link, hashed: Elements, sizes: Sizes, rng: Rng, progress: Progress = silent
 ) -> NDArray[np.int64]:
-    """Be the sender of one run; the peer runs :func:`receive`, where parameters are described."""
+    """Be the sender of one run up to the tags; the peer runs :func:`receive`, where parameters are described.
+
+    Returns
+    -------
+    ndarray of int64, shape (sizes.sender,)
+        For each tag in ascending order the row of `hashed` that it belongs to, -1 for padding.
+    """
     if not isinstance(joined.transfers, ExtendedSender):
         raise LocalProtocolError("this link was made for the receiver of the intersection")
-    joined.runs += 1
-    dims = okvs.shape(theirs)
+    _check_run(joined, len(hashed), sizes.sender, sizes)
+    dims = okvs.shape(sizes.receiver)
     plan = vole.plan(dims.size)
     correlation = vole.DeltaHolder(joined.transfers, plan, rng)
     message = await receiver.recv(Extension, bytes=plan.extension_bytes)
     answer = correlation.answer(message.columns, joined.runs)
     await receiver.send(Answer(sums=answer.sums, totals=answer.totals))
     correlation.accumulate(joined.key("code"))
-    grouped = _grouped(keys, joined, dims)
-    total = bucket(len(keys))
-    padding = np.frombuffer(rng.bytes(16 * (total - len(keys))), dtype="<u8").reshape(-1, 2)
+    grouped = okvs.group(FixedKey(joined.key("rows")).hash(hashed), hashed, dims)
+    padding = np.frombuffer(rng.bytes(16 * (sizes.sender - len(hashed))), dtype="<u8").reshape(-1, 2)
     values = np.concatenate([np.zeros_like(grouped.keys), padding])
     vector = correlation.vector(0, dims.size)
     for bins in _parts(dims):
@@ -385,33 +409,67 @@ async def send(
         masked = (await receiver.recv(Masked, elements=place.stop - place.start)).elements
         scale_add(vector[place], masked, correlation.delta)
         okvs.decode(grouped, vector[place], dims, bins, values)
-        progress(int(grouped.starts[bins.stop]), len(keys))
-    own = values[: len(keys)]
+        progress(int(grouped.starts[bins.stop]), len(hashed))
+    own = values[: len(hashed)]
     scale_add(own, FixedKey(joined.key("values")).hash(grouped.keys), correlation.delta)
     FixedKey(joined.key("tags")).hash(own, own)
     listed = tags.sort_tags(values)
     if listed is None:
         raise LocalProtocolError("keys must be distinct: declare a duplicate policy")
     await receiver.send(Heads(bits=listed.heads))
-    for first in range(0, total, TAGS):
+    for first in range(0, sizes.sender, TAGS):
         await receiver.send(Tags(lows=listed.lows[first : first + TAGS]))
-    return await _told(receiver, listed.order, grouped.order, minimum)
+    rows = np.concatenate([grouped.order.astype(np.int64), np.full(len(padding), -1)])
+    return rows[listed.order]
 
 
-async def _told(
-    receiver: Channel, listed: NDArray[np.int64], order: NDArray[np.uint32], minimum: int
-) -> NDArray[np.int64]:
-    """Return the positions of the own keys that the receiver says matched."""
-    told = (await receiver.recv(Common, bytes=-(-len(listed) // 8))).bits
-    marks = np.unpackbits(told).astype(bool)
-    if marks[len(listed) :].any():
-        raise MalformedMessage(f"{receiver.peer.name} reports positions outside the list")
-    rows = listed[marks[: len(listed)]]
-    if not minimum <= len(rows) <= len(order):
-        raise MalformedMessage(
-            f"{receiver.peer.name} reports {len(rows)} common keys, possible are {minimum} to {len(order)}"
-        )
-    if rows.max(initial=-1) >= len(order):
-        raise MalformedMessage(f"{receiver.peer.name} reports a match with a padding element")
-    positions: NDArray[np.int64] = order[rows].astype(np.int64)
-    return positions
+Lists = Sequence[NDArray[np.int64]]
+Rows = Sequence[NDArray[np.uint32]]
+
+
+async def tell(sender: Channel, lists: Lists, rows: Rows, minimum: int) -> NDArray[np.int64]:
+    """Tell the sender what matched in all runs; return the positions of the common keys, in the common order.
+
+    Parameters
+    ----------
+    sender : Channel
+    lists : sequence of ndarray of int64
+        What :func:`receive` returned, run by run.
+    rows : sequence of ndarray of uint32
+        The position of each row of each run's digests.
+    minimum : int
+        Fewest matches that are told.
+
+    Raises
+    ------
+    AlignmentError
+    """
+    found = [places[where[where >= 0]] for where, places in zip(lists, rows, strict=True)]
+    require(sum(map(len, found)), minimum)
+    for where in lists:
+        await sender.send(Common(bits=np.packbits(where >= 0)))
+    return np.concatenate(found).astype(np.int64)
+
+
+async def hear(receiver: Channel, lists: Lists, rows: Rows, minimum: int) -> NDArray[np.int64]:
+    """Learn what matched in all runs: the sender's side of :func:`tell`.
+
+    Raises
+    ------
+    MalformedMessage
+        If too few matched, or padding did.
+    """
+    name, found = receiver.peer.name, []
+    for listed, places in zip(lists, rows, strict=True):
+        told = await receiver.recv(Common, bytes=-(-len(listed) // 8))
+        marks = np.unpackbits(told.bits).astype(bool)
+        if marks[len(listed) :].any():
+            raise MalformedMessage(f"{name} reports positions outside the list")
+        chosen = listed[marks[: len(listed)]]
+        if (chosen < 0).any():
+            raise MalformedMessage(f"{name} reports a match with a padding element")
+        found.append(places[chosen])
+    total = sum(map(len, found))
+    if total < minimum:
+        raise MalformedMessage(f"{name} reports {total} common keys, fewer than {minimum}")
+    return np.concatenate(found).astype(np.int64)

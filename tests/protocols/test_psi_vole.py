@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support import DeterministicRng
 from vfl.crypto import okvs, tags
-from vfl.crypto.digests import decimal, pack
+from vfl.crypto.digests import Chunked, decimal, pack
 from vfl.errors import (
     AlignmentError,
     CryptoError,
@@ -122,36 +122,43 @@ class TestResult:
         assert len(seen.guest.positions) == 500_000
         assert sum(record.size for record in seen.transcript.records) < 33_000_000
 
-    def test_runs_over_one_link(self) -> None:
-        """Parts of larger sets: base transfers once, then a run for each part, some of them empty."""
+    @pytest.mark.parametrize(("left", "right"), [(2000, 2500), (40, 5000), (5000, 40)])
+    def test_large_sets_are_cut_into_parts(
+        self, monkeypatch: pytest.MonkeyPatch, left: int, right: int
+    ) -> None:
+        monkeypatch.setattr(vole, "PART", 500)
+        mine, theirs = np.arange(left), np.arange(left // 2, left // 2 + right)
+        seen = intersect(decimal(mine), decimal(theirs))
+        assert np.array_equal(mine[seen.guest.positions], theirs[seen.host.positions])
+        assert len(seen.guest.positions) == len(np.intersect1d(mine, theirs))
+        kinds = [r.kind for r in seen.transcript.records]
+        parts = -(-bucket(max(left, right)) // 500)
+        assert kinds.count("vole.extension") == parts
+        assert kinds[-parts:] == ["vole.common"] * parts
+        assert len({r.size for r in seen.transcript.records if r.kind == "vole.extension"}) == 1
+
+    def test_parts_tell_nothing_before_the_minimum_is_reached(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(vole, "PART", 100)
         bank, shop = pair()
-        parts = [
-            (range(100), range(50, 150)),
-            (range(0), range(5)),
-            (range(7), range(0)),
-            (range(300), range(300)),
-        ]
+        transcript = Transcript()
+        bank.observe(transcript)
+        with pytest.raises(AlignmentError, match="60 common customers, at least 61"):
+            run_local(
+                guest=vole.guest(bank, names(*range(260)), DeterministicRng(1), 61, LARGEST),
+                host=vole.host(shop, names(*range(200, 460)), DeterministicRng(2), 61, LARGEST),
+            )
+        assert "vole.common" not in transcript.by_kind()
 
-        async def receiver() -> list[Any]:
-            rng = DeterministicRng(1)
-            joined = await vole.link(bank, rng, True)
-            return [
-                await vole.receive(bank, joined, names(*mine), bucket(len(theirs)), rng, 0)
-                for mine, theirs in parts
-            ]
+    def test_columns_read_in_pieces(self) -> None:
+        pieces = [decimal(np.arange(first, first + 40)) for first in range(0, 200, 40)]
+        seen = intersect(Chunked(200, lambda: iter(pieces)), decimal(np.arange(100, 400)))
+        assert np.array_equal(seen.guest.positions, seen.host.positions + 100)
 
-        async def sender() -> list[Any]:
-            rng = DeterministicRng(2)
-            joined = await vole.link(shop, rng, False)
-            return [
-                await vole.send(shop, joined, names(*theirs), bucket(len(mine)), rng, 0)
-                for mine, theirs in parts
-            ]
-
-        result = run_local(guest=receiver(), host=sender())
-        for (mine, theirs), one, other in zip(parts, result["guest"], result["host"], strict=True):
-            assert [mine[i] for i in one] == [theirs[i] for i in other]
-            assert len(one) == len(set(mine) & set(theirs))
+    @pytest.mark.parametrize("rows", [199, 201])
+    def test_a_column_that_is_not_as_long_as_it_says(self, rows: int) -> None:
+        pieces = [decimal(np.arange(first, first + 40)) for first in range(0, 200, 40)]
+        with pytest.raises(ValueError, match=f"was to have {rows} strings, 200 were read"):
+            intersect(Chunked(rows, lambda: iter(pieces)), decimal(np.arange(100, 400)))
 
 
 class TestTranscript:
@@ -233,10 +240,12 @@ class TestOwnMistakes:
         with pytest.raises(LocalProtocolError, match="no key"):
             intersect([], names("a"))
 
-    def test_too_many_keys_for_one_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(vole, "LARGEST", 128)
-        with pytest.raises(LocalProtocolError, match="one run takes 128 keys, not 208"):
-            intersect(names(*range(200)), names(*range(50)))
+    def test_more_keys_than_a_part_holds(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With probability 2^-41 by the capacity; here because the capacity is wrong."""
+        monkeypatch.setattr(vole, "PART", 100)
+        monkeypatch.setattr(okvs, "capacity", lambda keys, bins: keys // bins)
+        with pytest.raises(CryptoError, match="keys for a part of"):
+            intersect(names(*range(900)), names(*range(900)))
 
     def test_a_link_for_the_other_role(self) -> None:
         bank, shop = pair()
@@ -245,7 +254,7 @@ class TestOwnMistakes:
             joined = await vole.link(peer, DeterministicRng(1), receiving)
             run = vole.send if receiving else vole.receive
             with pytest.raises(LocalProtocolError, match="this link was made for"):
-                await run(peer, joined, names("a"), 64, DeterministicRng(1), 0)
+                await run(peer, joined, np.zeros((1, 2), np.uint64), vole.Sizes(64, 64), DeterministicRng(1))
 
         run_local(guest=wrong(bank, True), host=wrong(shop, False))
 
@@ -386,8 +395,8 @@ class TestDeviatingReceiver:
         bits[:8] = 255
         return vole.Common(bits=bits)
 
-    def test_more_matches_than_keys(self) -> None:
-        with pytest.raises(MalformedMessage, match="96 common keys, possible are 0 to 90"):
+    def test_a_match_with_everything(self) -> None:
+        with pytest.raises(MalformedMessage, match="padding"):
             against(vole.Common, self.all_ones, cheater="guest")
 
     def test_a_match_with_padding(self) -> None:
@@ -395,11 +404,11 @@ class TestDeviatingReceiver:
             against(vole.Common, self.padding, cheater="guest")
 
     def test_fewer_than_the_minimum(self) -> None:
-        with pytest.raises(MalformedMessage, match="0 common keys, possible are 10 to 90"):
+        with pytest.raises(MalformedMessage, match="0 common keys, fewer than 10"):
             against(vole.Common, lambda m: vole.Common(bits=m.bits * 0), cheater="guest", minimum=10)
 
     def test_bits_beyond_the_list(self) -> None:
-        listed = np.arange(100)
+        rows = np.arange(100)
         bank, shop = pair()
 
         async def cheat() -> None:
@@ -408,7 +417,7 @@ class TestDeviatingReceiver:
             await bank.send(vole.Common(bits=bits))
 
         with pytest.raises(MalformedMessage, match="outside the list"):
-            run_local(guest=cheat(), host=vole._told(shop, listed, np.arange(90, dtype=np.uint32), 0))
+            run_local(guest=cheat(), host=vole.hear(shop, [rows], [rows.astype(np.uint32)], 0))
 
     @pytest.mark.parametrize(
         ("kind", "change"),
