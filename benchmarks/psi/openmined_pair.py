@@ -1,11 +1,12 @@
 """Client and server of openmined-psi in one process; runs in the peer's environment."""
 
+import importlib
 import json
 import sys
 import time
 from pathlib import Path
 
-import private_set_intersection.python as psi  # type: ignore[import-not-found,unused-ignore]
+psi = importlib.import_module("private_set_intersection.python")
 
 
 def main() -> None:
