@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vfl.crypto.gf128 import Elements, set_product
+from vfl.crypto.gf128 import SHARED, Elements, set_product
 from vfl.crypto.lattice.ntt import kernel, run
 
 __all__ = ["Chunked", "Packed", "decimal", "digests", "pack"]
@@ -161,4 +161,5 @@ def digests(column: Packed | Chunked, key: bytes) -> Elements:
 
 
 def _evaluate_all(data: NDArray[np.uint8], ends: NDArray[np.int64], factor: Elements, out: Elements) -> None:
-    run(lambda first, end: _evaluate(data, ends[first : end + 1], factor, out[first:end]), len(out), None)
+    threads = None if len(out) >= SHARED else 1
+    run(lambda first, end: _evaluate(data, ends[first : end + 1], factor, out[first:end]), len(out), threads)

@@ -34,6 +34,9 @@ __all__ = [
 
 Elements: TypeAlias = NDArray[np.uint64]
 
+SHARED = 1 << 15
+"""Elements from which on sharing simple work among processors pays: some 0.2 ms."""
+
 _MODULUS = 0x87  # x^7 + x^2 + x + 1
 _WORD = ir.IntType(64)
 _PAIR = ir.VectorType(_WORD, 2)
@@ -174,7 +177,8 @@ def scale_add(out: Elements, x: Elements, factor: Elements) -> None:
     out, x : ndarray of uint64, shape (n, 2), contiguous
     factor : ndarray of uint64, shape (1, 2)
     """
-    run(lambda first, end: _scale_add(out[first:end], x[first:end], factor), len(x), None)
+    threads = None if len(x) >= SHARED else 1
+    run(lambda first, end: _scale_add(out[first:end], x[first:end], factor), len(x), threads)
 
 
 def element(number: int) -> Elements:

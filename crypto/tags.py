@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vfl.crypto.gf128 import Elements
+from vfl.crypto.gf128 import SHARED, Elements
 from vfl.crypto.lattice.ntt import kernel, run
 
 __all__ = ["TagList", "find", "head_bits", "head_bytes", "parse_heads", "sort_tags"]
@@ -120,5 +120,8 @@ def find(blocks: Elements, ends: NDArray[np.int64], lows: NDArray[np.uint64]) ->
         return None
     found = np.empty(len(blocks), dtype=np.int64)
     shift = np.uint64(64 - head_bits(len(lows)))
-    run(lambda first, end: _find(blocks[first:end], shift, ends, lows, found[first:end]), len(blocks), None)
+    threads = None if len(blocks) >= SHARED else 1
+    run(
+        lambda first, end: _find(blocks[first:end], shift, ends, lows, found[first:end]), len(blocks), threads
+    )
     return found

@@ -45,7 +45,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfl.crypto.fixedkey import BLOCK, FixedKey, derive, keystream
-from vfl.crypto.gf128 import Elements, scale_add
+from vfl.crypto.gf128 import Elements
 from vfl.crypto.lattice.ntt import kernel, run
 from vfl.crypto.ot import COUNT, ExtendedReceiver, ExtendedSender
 from vfl.crypto.rng import Rng
@@ -215,15 +215,24 @@ class _Rows:
         return stream.view(np.uint32).reshape(-1)[skipped:][: WEIGHT * (end - first)].reshape(-1, WEIGHT)
 
 
+@kernel
+def _combine(columns: Any, total: Any) -> None:
+    """Horner's rule in x."""
+    one = np.uint64(1)
+    for j in range(total.shape[0]):
+        low = high = np.uint64(0)
+        for k in range(columns.shape[0] - 1, -1, -1):
+            over = high >> np.uint64(63)
+            high = (high << one) ^ (low >> np.uint64(63)) ^ columns[k, j, 1]
+            low = (low << one) ^ (over * np.uint64(0x87)) ^ columns[k, j, 0]
+        total[j, 0], total[j, 1] = low, high
+
+
 def _short(streams: Bits) -> Elements:
     """Combine COUNT streams of elements to the sum of x^k stream_k, shape (elements, 2)."""
     columns = np.ascontiguousarray(streams).view(np.uint64).reshape(COUNT, -1, 2)
-    total: Elements = np.zeros_like(columns[0])
-    factor = np.array([[2, 0]], dtype=np.uint64)
-    for column in columns[::-1]:
-        following = column.copy()
-        scale_add(following, total, factor)
-        total = following
+    total = np.empty((columns.shape[1], 2), dtype=np.uint64)
+    _combine(columns, total)
     return total
 
 
@@ -288,7 +297,7 @@ class DeltaHolder:
                 to = min(at + _ROWS, stop)
                 _expand(self._leaves, self._rows.draw(first + at, first + to), out[at:to])
 
-        run(some, end - first, None)
+        run(some, end - first, None if end - first >= _ROWS else 1)
         return out
 
 
@@ -373,5 +382,5 @@ class VectorHolder:
                 to = min(at + _ROWS, stop)
                 _expand_both(self._accumulated, self._rows.draw(first + at, first + to), c[at:to], a[at:to])
 
-        run(some, end - first, None)
+        run(some, end - first, None if end - first >= _ROWS else 1)
         return a, c
