@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from vfl.identifiers import Key
     from vfl.linear import LinearRegression, LogisticRegression
     from vfl.model import load
+    from vfl.multiparty import align_all
     from vfl.outcome import record_metrics
     from vfl.overlap import Spine, enrich, intersection_size, intersection_sum, spine
     from vfl.session import Session, Simulation, connect, current, simulate
+    from vfl.streaming import AlignedFiles, align_files
 
 __all__ = [
+    "AlignedFiles",
     "Key",
     "LinearRegression",
     "LogisticRegression",
@@ -26,6 +29,8 @@ __all__ = [
     "Spine",
     "__version__",
     "align",
+    "align_all",
+    "align_files",
     "connect",
     "current",
     "enrich",
@@ -40,6 +45,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AlignedFiles": "streaming",
     "Key": "identifiers",
     "LinearRegression": "linear",
     "LogisticRegression": "linear",
@@ -47,6 +53,8 @@ _HOMES = {
     "Simulation": "session",
     "Spine": "overlap",
     "align": "alignment",
+    "align_all": "multiparty",
+    "align_files": "streaming",
     "connect": "session",
     "current": "session",
     "enrich": "overlap",

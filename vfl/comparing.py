@@ -13,6 +13,7 @@ from vfl.crypto.rng import Rng
 from vfl.errors import ConfigError
 from vfl.guards import allowed_peer_keys, check_enumeration, check_shapes, shape_of
 from vfl.identifiers import PreparedIds
+from vfl.ledger import Sketch
 from vfl.protocols.psi.sets import bucket
 from vfl.report.facts import Alignment
 from vfl.session import Session
@@ -58,6 +59,7 @@ def opened(
     ids: PreparedIds,
     shared: Mapping[str, object],
     own: Mapping[str, object] | None = None,
+    sketch: Sketch | None = None,
 ) -> Opened:
     """Check the ledger, agree on the call and compare what identifiers look like; nothing of theirs has moved then.
 
@@ -71,7 +73,8 @@ def opened(
         If one site has lost leading zeros.
     """
     if session.ledger is not None:
-        session.ledger.check(session.peer_id, operation, session.ledger.sketch(ids.keys), session.policy)
+        whole = session.ledger.sketch(ids.keys) if sketch is None else sketch
+        session.ledger.check(session.peer_id, operation, whole, session.policy)
     recipe = {"recipe": ids.recipe, "recipe's self-test": ids.recipe.digest().hex()}
     shape = shape_of(ids.keys)
     mine = {

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "Session", "Simulation", "connect", "current", "simulate"]
 
 T = TypeVar("T")
+_open: contextvars.ContextVar[tuple["Session", ...]] = contextvars.ContextVar("vfl_sessions", default=())
 _current: contextvars.ContextVar["Session | None"] = contextvars.ContextVar("vfl_session", default=None)
 
 
@@ -225,10 +226,15 @@ def current() -> Session:
     return session
 
 
+def open_sessions() -> tuple[Session, ...]:
+    """Return the sessions of all ``with vfl.connect(...)`` around this point, the outermost first."""
+    return _open.get()
+
+
 @contextlib.contextmanager
 def ambient(session: Session) -> Iterator[Session]:
     """Make a session the ambient one; tell the peer when an error ends it."""
-    token = _current.set(session)
+    token, opened = _current.set(session), _open.set((*_open.get(), session))
     try:
         session.start()
         yield session
@@ -237,6 +243,7 @@ def ambient(session: Session) -> Iterator[Session]:
         raise
     finally:
         _current.reset(token)
+        _open.reset(opened)
 
 
 class Connection:
@@ -362,7 +369,7 @@ class Simulation(Mapping[str, Any]):
     Attributes
     ----------
     sessions : dict of str to Session
-        What each party collected: phases, facts, totals.
+        What each party collected: phases, facts, totals. Of several sessions of the guest, the one with the first host.
     """
 
     def __init__(
@@ -413,7 +420,8 @@ def simulate(
     ledger : path, optional
         A folder in which each party keeps its run ledger; without it nothing is remembered from run to run.
     **parties : callable
-        Two functions without arguments by party name; the first is the guest (label holder).
+        Functions without arguments by party name: first the guest (label holder), then one host or several. With
+        several, the guest has a session with each.
 
     Returns
     -------
@@ -425,7 +433,7 @@ def simulate(
     VFLError
         The first error of either party.
     """
-    if len(parties) != 2:
+    if len(parties) < 2:
         raise LocalProtocolError(f"two parties are needed, the guest first; have {len(parties)}")
     policy = PolicyConfig(
         accept_leakage=tuple(accept_leakage), columns=("*",), minimum_intersection=minimum_intersection
@@ -444,37 +452,51 @@ def simulate(
 
 
 class _Stage:
-    """Two sessions over a pair of channels in memory, each run by a thread of its own."""
+    """Sessions in memory between a guest and its hosts, each party run by a thread of its own."""
 
     def __init__(self, parties: list[str], policy: PolicyConfig, verbose: int, ledger: Path | None) -> None:
-        members = [Party(name, role) for name, role in zip(parties, (Role.GUEST, Role.HOST), strict=True)]
-        ends, keys = memory_pair(*members), [IdentityKey.generate(), IdentityKey.generate()]
         self._room = _Room(parties)
         self._errors: list[BaseException] = []
+        self._all: dict[str, list[Session]] = {name: [] for name in parties}
         self.results: dict[str, Any] = {}
-        self.sessions: dict[str, Session] = {}
         self.transcripts = {name: Transcript() for name in parties}
-        for end, key, pinned in zip(ends, keys, reversed(keys), strict=True):
-            end.on_change = self._room.changed
-            self.sessions[end.me.name] = Session(
-                end, key, pinned.public_bytes, policy, verbose, self.transcripts[end.me.name], self._room.wait
-            )
+        guest, keys = Party(parties[0], Role.GUEST), {name: IdentityKey.generate() for name in parties}
+        for name in parties[1:]:
+            for end in memory_pair(guest, Party(name, Role.HOST)):
+                me, peer = end.me.name, end.peer.name
+                end.on_change = self._room.changed
+                session = Session(
+                    end,
+                    keys[me],
+                    keys[peer].public_bytes,
+                    policy,
+                    verbose,
+                    self.transcripts[me],
+                    self._room.wait,
+                )
+                if ledger is not None:
+                    from vfl.ledger import Ledger
 
-            if ledger is not None:
-                from vfl.ledger import Ledger
+                    session.ledger = Ledger(ledger / f"{me}.sqlite")
+                self._all[me].append(session)
 
-                self.sessions[end.me.name].ledger = Ledger(ledger / f"{end.me.name}.sqlite")
+    @property
+    def sessions(self) -> dict[str, Session]:
+        """The first session of each party."""
+        return {name: sessions[0] for name, sessions in self._all.items()}
 
     def play(self, name: str, act: Callable[[], Any]) -> None:
-        """Run one party's function inside its session."""
-        session = self.sessions[name]
+        """Run one party's function inside its sessions."""
         try:
-            with ambient(session):
+            with contextlib.ExitStack() as stack:
+                for session in self._all[name]:
+                    stack.enter_context(ambient(session))
                 self.results[name] = act()
         except BaseException as error:
             self._errors.append(error)
         finally:
-            session.channel.close()
+            for session in self._all[name]:
+                session.channel.close()
             self._room.leave(name)
 
     def raise_first(self) -> None:

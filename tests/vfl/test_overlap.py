@@ -362,6 +362,37 @@ class TestSpine:
         assert product == float((truth["a"] * truth["b"]).sum())
 
 
+class TestSeveralHosts:
+    TELCO = customers([*range(100, 350), *range(120, 140)], 9, "c", missing=0.05)
+
+    def align(self, table: pl.DataFrame, **options: Any) -> Any:
+        given = {"hosts": 2, "nulls": "drop", "duplicates": "first"} | options
+        return vfl.align_all(table, on="email", normalise="email", **given)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("policy", ["first", "last", "drop"])
+    def test_the_rows_are_those_of_a_pooled_join(self, policy: str) -> None:
+        tables = {"bank": BANK, "shop": SHOP, "telco": self.TELCO}
+        result = vfl.simulate(
+            bank=lambda: self.align(BANK, duplicates=policy),
+            shop=lambda: self.align(SHOP, duplicates=policy),
+            telco=lambda: self.align(self.TELCO, duplicates=policy),
+        )
+        left, *others = (reduced(table.drop_nulls("email"), "person", policy) for table in tables.values())
+        for other in others:
+            left = left.join(other.select("person"), on="person")
+        assert sorted(result["bank"]["person"].to_list()) == sorted(left["person"].to_list())
+        for name in ("shop", "telco"):
+            assert result[name]["person"].to_list() == result["bank"]["person"].to_list()
+        shown = {record.leakage for record in result.view("telco")}
+        assert shown == {Leakage.PUBLIC, Leakage.UNIFORM, Leakage.INTERSECTION}
+
+    def test_the_guest_needs_a_session_with_each(self) -> None:
+        with pytest.raises(ConfigError, match="bank has 1 open sessions, hosts is 2"):
+            vfl.simulate(bank=lambda: self.align(BANK), shop=lambda: self.align(SHOP))
+        with pytest.raises(ConfigError, match="with one host use"):
+            vfl.simulate(bank=lambda: self.align(BANK, hosts=1), shop=lambda: self.align(SHOP, hosts=1))
+
+
 def repeated_data() -> tuple[pl.DataFrame, pl.DataFrame]:
     """The guest's rows repeat up to eleven times, as in the data set of the same shape."""
     draw = np.random.default_rng(5)
