@@ -270,13 +270,15 @@ class Slots:
         return np.where(residues > t // 2, residues.astype(np.int64) - t, residues).astype(np.int32)
 
     def multiply(self, vector: Ciphertexts, values: NDArray[Any], threads: int | None = None) -> Ciphertexts:
-        """Multiply each ciphertext slot by slot with a row of `values`, (len(vector), N)."""
-        operands = transform(self.params, self._centred(self.encode(values)[:, 0]), threads)
-        parts = [
-            vector[k : k + 1].sums(operands[None, k : k + 1], self.norm, threads=threads)
-            for k in range(len(vector))
-        ]
-        return Ciphertexts.join(parts)
+        """Multiply slot by slot and add up: (blocks, J, N) values with J consecutive ciphertexts a block each."""
+        blocks, terms, degree = values.shape
+        if len(vector) != blocks * terms:
+            raise ValueError(
+                f"{blocks} sums of {terms} products take {blocks * terms} ciphertexts, not {len(vector)}"
+            )
+        encoded = self._centred(self.encode(values.reshape(-1, degree))[:, 0])
+        operands = transform(self.params, encoded, threads).reshape(blocks, terms, -1, degree)
+        return vector.block_sums(operands, self.norm * math.sqrt(terms), threads=threads)
 
 
 @dataclass(frozen=True)

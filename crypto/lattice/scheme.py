@@ -184,6 +184,29 @@ class Ciphertexts:
         run(pieces, shape[0], threads)
         return out
 
+    def block_sums(self, operands: Words, norm: float, threads: int | None = None) -> "Ciphertexts":
+        """Compute for each block i of J ciphertexts the sum over j of the j-th times operand (i, j).
+
+        Parameters
+        ----------
+        operands : array of uint32, shape (blocks, J, L, N)
+            From :func:`transform`.
+        norm : float
+            Bound on the Euclidean norm of all coefficients of one block of operands.
+        """
+        table, terms = self._key.params.tables, operands.shape[1]
+        shape = (len(operands), *self._a.shape[1:])
+        a, b = np.zeros(shape, np.uint32), np.zeros(shape, np.uint32)
+
+        def pieces(start: int, stop: int) -> None:
+            for i in range(start, stop):
+                block = slice(i * terms, (i + 1) * terms)
+                vector, results = (self._a[block], self._b[block]), (a[i : i + 1], b[i : i + 1])
+                ntt.accumulate(*vector, operands[i : i + 1], 0, 0, *results, table.primes, table.scale)
+
+        run(pieces, len(operands), threads)
+        return Ciphertexts(self._key, a, b, self.norm * norm)
+
 
 @final
 class PublicKey:
