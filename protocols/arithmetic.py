@@ -2,7 +2,8 @@
 
 Sums, and products with public constants, are local. A product of shared numbers is x y = (a + b)(c + d) = a c + b d +
 (a d + c b): the guest (a, c) and the host (b, d) multiply their own parts and take one
-:func:`~vfl.protocols.product.cross` for the rest. A whole polynomial of one shared number is a single such round, too: by the binomial theorem
+:func:`~vfl.protocols.product.cross` for the rest. A whole polynomial of one shared number is a single such round, too:
+by the binomial theorem
 
     P(a + b) = P(a) + sum_j (sum_k>j c_k binom(k, j) a^(k-j)) b^j + sum_j c_j b^j
 
