@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from vfl.linear import LinearRegression, LogisticRegression
     from vfl.model import load
     from vfl.outcome import record_metrics
-    from vfl.session import Session, Simulation, connect, current, simulate
+    from vfl.session import Session, connect, current
+    from vfl.simulation import Simulation, simulate
 
 __all__ = [
     "LinearRegression",
@@ -35,14 +36,14 @@ _HOMES = {
     "LinearRegression": "linear",
     "LogisticRegression": "linear",
     "Session": "session",
-    "Simulation": "session",
+    "Simulation": "simulation",
     "align": "alignment",
     "connect": "session",
     "current": "session",
     "load": "model",
     "read_table": "data",
     "record_metrics": "outcome",
-    "simulate": "session",
+    "simulate": "simulation",
     "train_test_split": "alignment",
 }
 
