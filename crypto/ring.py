@@ -31,6 +31,7 @@ Share = NDArray[np.uint32]
 FloatArray = NDArray[np.float64]
 _WORD = 30  # bits of a word of a lifted number
 _HALF = 15  # bits of half a residue: products with matrix entries then stay exact in float64
+_TILE = 512  # numbers lifted at a time, so that their words stay in the first cache
 _PIECE = 1 << 15  # numbers that a thread takes at least
 _BLOCK = 1 << 16  # rows of a matrix turned into float64 at a time
 MATRIX_BITS = 20
@@ -100,26 +101,29 @@ def _combine(low: Any, high: Any, primes: Any, out: Any) -> None:
 
 
 @kernel
-def _words(
-    x: Any, j: Any, primes: Any, inverses: Any, garner: Any, places: Any, words: Any, digits: Any
-) -> None:
-    """Write number j as words of 30 bits, by Garner's mixed radix."""
-    limbs = primes.size
+def _words(x: Any, primes: Any, inverses: Any, garner: Any, places: Any, digits: Any, words: Any) -> None:
+    """Write numbers, (L, T), as words of 30 bits, (L, T), by Garner's mixed radix; `digits` (L, T) is for work."""
+    limbs, size = x.shape
     for limb in range(limbs):
         p, inverse = primes[limb], inverses[limb]
-        digit = np.uint64(x[limb, j])
+        for j in range(size):
+            digits[limb, j] = np.uint64(x[limb, j])
         for earlier in range(limb):
-            digit = digit + p + p - digits[earlier]  # a digit is below another prime, less than 2 p
-            digit = _mod(_mod(digit, p, inverse) * garner[earlier, limb], p, inverse)
-        digits[limb] = digit
-    for k in range(words.size):
-        words[k] = 0
+            factor = garner[earlier, limb]
+            for j in range(size):  # a digit is below another prime, less than 2 p
+                digit = _mod(digits[limb, j] + p + p - digits[earlier, j], p, inverse)
+                digits[limb, j] = _mod(digit * factor, p, inverse)
+    words[:] = 0
     for limb in range(limbs):
-        carry = np.uint64(0)
-        for k in range(words.size):
-            total = words[k] + digits[limb] * places[limb, k] + carry
-            words[k] = total & np.uint64(0x3FFFFFFF)
-            carry = total >> np.uint64(30)
+        for k in range(limb + 1):
+            for j in range(size):
+                words[k, j] += (digits[limb, j] * places[limb, k]) & np.uint64(0x3FFFFFFF)
+                if k + 1 < limbs:
+                    words[k + 1, j] += (digits[limb, j] * places[limb, k]) >> np.uint64(30)
+    for k in range(limbs - 1):
+        for j in range(size):
+            words[k + 1, j] += words[k, j] >> np.uint64(30)
+            words[k, j] &= np.uint64(0x3FFFFFFF)
 
 
 @kernel
@@ -127,43 +131,52 @@ def _truncate(
     x: Any, skip: Any, shift: Any, primes: Any, inverses: Any, garner: Any, places: Any, out: Any
 ) -> None:
     """Divide by 2^(30 skip + shift), rounding down: (L, size)."""
-    limbs = primes.size
-    words, digits = np.zeros(limbs + 1, np.uint64), np.zeros(limbs, np.uint64)
+    limbs, size = x.shape
+    words, digits = np.empty((limbs, _TILE), np.uint64), np.empty((limbs, _TILE), np.uint64)
+    rest = np.empty(_TILE, np.uint64)
     right, left = np.uint64(shift), np.uint64(30 - shift)
-    for j in range(x.shape[1]):
-        _words(x, j, primes, inverses, garner, places, words[:limbs], digits)
-        for k in range(limbs - skip):
-            words[k] = (words[k + skip] >> right) | ((words[k + skip + 1] << left) & np.uint64(0x3FFFFFFF))
-        for k in range(limbs - skip, limbs):
-            words[k] = 0
+    for start in range(0, size, _TILE):
+        stop = min(start + _TILE, size)
+        count = stop - start
+        _words(x[:, start:stop], primes, inverses, garner, places, digits[:, :count], words[:, :count])
+        for k in range(skip, limbs):
+            for j in range(count):
+                word = words[k, j] >> right
+                if k + 1 < limbs:
+                    word |= (words[k + 1, j] << left) & np.uint64(0x3FFFFFFF)
+                words[k - skip, j] = word
         for limb in range(limbs):
-            rest = np.uint64(0)
-            for k in range(limbs - 1, -1, -1):
-                rest = _mod((rest << np.uint64(30)) + words[k], primes[limb], inverses[limb])
-            out[limb, j] = np.uint32(rest)
+            p, inverse = primes[limb], inverses[limb]
+            rest[:count] = 0
+            for k in range(limbs - skip - 1, -1, -1):
+                for j in range(count):
+                    rest[j] = _mod((rest[j] << np.uint64(30)) + words[k, j], p, inverse)
+            for j in range(count):
+                out[limb, start + j] = np.uint32(rest[j])
 
 
 @kernel
 def _floats(x: Any, primes: Any, inverses: Any, garner: Any, places: Any, half: Any, out: Any) -> None:
     """Write centred numbers as float64: those above t/2 by way of their complement."""
-    limbs = primes.size
-    words, digits = np.zeros(limbs, np.uint64), np.zeros(limbs, np.uint64)
-    flipped = np.empty((limbs, 1), np.uint32)
-    for j in range(x.shape[1]):
-        _words(x, j, primes, inverses, garner, places, words, digits)
+    limbs, size = x.shape
+    words, digits = np.empty((limbs, 1), np.uint64), np.empty((limbs, 1), np.uint64)
+    number = np.empty((limbs, 1), np.uint32)
+    for i in range(size):
+        number[:, 0] = x[:, i]
+        _words(number, primes, inverses, garner, places, digits, words)
         larger = False
         for k in range(limbs):  # the last difference decides
-            larger = words[k] > half[k] or (words[k] == half[k] and larger)
+            larger = words[k, 0] > half[k] or (words[k, 0] == half[k] and larger)
         sign = 1.0
         if larger:
             sign = -1.0
             for limb in range(limbs):
-                flipped[limb, 0] = (primes[limb] - np.uint64(x[limb, j])) % primes[limb]
-            _words(flipped, 0, primes, inverses, garner, places, words, digits)
+                number[limb, 0] = (primes[limb] - np.uint64(number[limb, 0])) % primes[limb]
+            _words(number, primes, inverses, garner, places, digits, words)
         value = 0.0
         for k in range(limbs - 1, -1, -1):
-            value = value * 1073741824.0 + np.float64(words[k])
-        out[j] = sign * value
+            value = value * 1073741824.0 + np.float64(words[k, 0])
+        out[i] = sign * value
 
 
 @final

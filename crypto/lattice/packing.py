@@ -266,8 +266,9 @@ class Slots:
         return out[:, 0]
 
     def _centred(self, residues: Words) -> NDArray[np.int32]:
-        t = self.params.plain_modulus
-        return np.where(residues > t // 2, residues.astype(np.int64) - t, residues).astype(np.int32)
+        t = np.int32(self.params.plain_modulus)
+        signed = residues.view(np.int32) if residues.flags.c_contiguous else residues.astype(np.int32)
+        return signed - t * (signed > t // 2)
 
     def multiply(self, vector: Ciphertexts, values: NDArray[Any], threads: int | None = None) -> Ciphertexts:
         """Multiply slot by slot and add up: (blocks, J, N) values with J consecutive ciphertexts a block each."""
