@@ -33,7 +33,7 @@ from vfl.crypto.lattice import (
 )
 from vfl.crypto.lattice.packing import Slots
 from vfl.crypto.lattice.tables import Words
-from vfl.crypto.ring import RING, Share
+from vfl.crypto.ring import RING, Ring, Share
 from vfl.crypto.rng import Rng
 from vfl.errors import EncodingOverflow, InvalidCiphertext
 
@@ -148,8 +148,8 @@ class Backend(abc.ABC):
         """Return the product M^T v."""
 
     @abc.abstractmethod
-    def slotwise(self, terms: int, length: int) -> Product:
-        """Return the sum of `terms` products number by number."""
+    def slotwise(self, terms: int, length: int, limbs: int = RING.limbs) -> Product:
+        """Return the sum of `terms` products number by number, modulo the first `limbs` primes of t."""
 
 
 @final
@@ -197,9 +197,9 @@ class LatticeBackend(Backend):
         """Return the product M^T v."""
         return _Backward(self, Layout.balanced(SHARES, rows, columns), vectors)
 
-    def slotwise(self, terms: int, length: int) -> Product:
-        """Return the sum of `terms` products number by number."""
-        return _Slotwise(self, terms, length)
+    def slotwise(self, terms: int, length: int, limbs: int = RING.limbs) -> Product:
+        """Return the sum of `terms` products number by number, modulo the first `limbs` primes of t."""
+        return _Slotwise(self, terms, length, limbs)
 
 
 class _Coefficients(Product):
@@ -285,15 +285,18 @@ class _Backward(_Coefficients):
 class _Slotwise(Product):
     """Products number by number, prime by prime."""
 
-    def __init__(self, backend: LatticeBackend, terms: int, length: int) -> None:
-        if terms < 1 or length < 1:
-            raise EncodingOverflow(f"{terms} products of {length} numbers cannot be computed")
+    def __init__(self, backend: LatticeBackend, terms: int, length: int, limbs: int) -> None:
+        if terms < 1 or length < 1 or not 1 <= limbs <= RING.limbs:
+            raise EncodingOverflow(
+                f"{terms} products of {length} numbers of {limbs} limbs cannot be computed"
+            )
         self._backend, self._terms, self._length = backend, terms, length
         self._blocks, self._degree = -(-length // SHARES.degree), SHARES.degree
         self._positions = np.arange(self._degree)
-        self._slots = [Slots(params) for params in SLOTS]
-        self._vectors = [vector_bytes(params, self._blocks * terms) for params in SLOTS]
-        self._products = [products_bytes(params, self._blocks, self._degree) for params in SLOTS]
+        self._ring = Ring(RING.primes[:limbs])
+        self._slots = [Slots(params) for params in SLOTS[:limbs]]
+        self._vectors = [vector_bytes(params, self._blocks * terms) for params in SLOTS[:limbs]]
+        self._products = [products_bytes(params, self._blocks, self._degree) for params in SLOTS[:limbs]]
         self.vector_bytes, self.product_bytes = sum(self._vectors), sum(self._products)
 
     def _arrange(self, values: Share, limb: int) -> Words:
@@ -305,27 +308,27 @@ class _Slotwise(Product):
 
     def encrypt(self, secret: Share, rng: Rng) -> FreshCiphertexts:
         parts: list[FreshCiphertexts] = []
-        for limb, (slots, key) in enumerate(zip(self._slots, self._backend.slot_secrets, strict=True)):
+        for limb, (slots, key) in enumerate(zip(self._slots, self._backend.slot_secrets, strict=False)):
             encoded = slots.encode(self._arrange(secret, limb).reshape(-1, self._degree))
             parts.append(key.encrypt(encoded, rng))
         return Bundle(parts)
 
     def evaluate(self, received: FreshCiphertexts, operand: Any, rng: Rng) -> tuple[FreshCiphertexts, Share]:
         parts: list[FreshCiphertexts] = []
-        share = RING.zeros(self._length)
+        share = self._ring.zeros(self._length)
         bundle = _split(received, self._vectors)
-        for limb, (slots, key) in enumerate(zip(self._slots, self._backend.slot_peers, strict=True)):
+        for limb, (slots, key) in enumerate(zip(self._slots, self._backend.slot_peers, strict=False)):
             vector = key.accept(bundle[limb], self._blocks * self._terms)
             sums = slots.multiply(vector, self._arrange(operand, limb))
             fresh, masks = key.rerandomise(sums, self._positions, rng)
             parts.append(fresh)
             share[limb] = slots.decode(masks).reshape(-1)[: self._length]
-        return Bundle(parts), RING.negate(share)
+        return Bundle(parts), self._ring.negate(share)
 
     def open(self, received: FreshCiphertexts) -> Share:
-        share = RING.zeros(self._length)
+        share = self._ring.zeros(self._length)
         bundle = _split(received, self._products)
-        for limb, (slots, key) in enumerate(zip(self._slots, self._backend.slot_secrets, strict=True)):
+        for limb, (slots, key) in enumerate(zip(self._slots, self._backend.slot_secrets, strict=False)):
             opened = key.open(bundle[limb], self._blocks, self._positions)
             share[limb] = slots.decode(opened).reshape(-1)[: self._length]
         return share

@@ -22,7 +22,7 @@ from vfl.crypto.fresh import FreshCiphertexts
 from vfl.crypto.paillier import Ciphertexts, PrivateKey, PublicKey
 from vfl.crypto.paillier_proof import CHALLENGES
 from vfl.crypto.product import Backend, Prepared, Product
-from vfl.crypto.ring import MATRIX_BITS, RING, Share
+from vfl.crypto.ring import MATRIX_BITS, RING, Ring, Share
 from vfl.crypto.rng import Rng
 from vfl.errors import EncodingOverflow
 
@@ -73,9 +73,9 @@ class PaillierBackend(Backend):
         """Return the product M^T v."""
         return _Linear(self, rows, columns, vectors)
 
-    def slotwise(self, terms: int, length: int) -> Product:
-        """Return the sum of `terms` products number by number."""
-        return _Slotwise(self, terms, length)
+    def slotwise(self, terms: int, length: int, limbs: int = RING.limbs) -> Product:
+        """Return the sum of `terms` products number by number, modulo the first `limbs` primes of t."""
+        return _Slotwise(self, terms, length, Ring(RING.primes[:limbs]))
 
 
 class _Paillier(Product):
@@ -89,7 +89,10 @@ class _Paillier(Product):
         B.
     """
 
-    def __init__(self, backend: PaillierBackend, inputs: int, outputs: int, bits: int) -> None:
+    def __init__(
+        self, backend: PaillierBackend, inputs: int, outputs: int, bits: int, ring: Ring = RING
+    ) -> None:
+        self._ring = ring
         self._backend, self._inputs, self._outputs, self._bits = backend, inputs, outputs, bits
         width = backend.secret.public_key.width
         self._spacing = bits + _MASK_BITS + 2
@@ -98,7 +101,7 @@ class _Paillier(Product):
         self.vector_bytes, self.product_bytes = inputs * width, self._plaintexts * width
 
     def encrypt(self, secret: Share, rng: Rng) -> FreshCiphertexts:
-        return self._backend.secret.encrypt(RING.lift(secret).ravel().tolist(), rng)
+        return self._backend.secret.encrypt(self._ring.lift(secret).ravel().tolist(), rng)
 
     @abc.abstractmethod
     def _multiply(self, vector: Ciphertexts, operand: Any) -> Ciphertexts:
@@ -112,7 +115,7 @@ class _Paillier(Product):
         results = self._multiply(self._backend.peer.accept(received, self._inputs), operand)
         masks = [(1 << self._bits) + rng.bits(self._bits + _MASK_BITS) for _ in range(self._outputs)]
         joined = results.join(self._slots, self._spacing).add_plain(self._join(masks)).rerandomise(rng)
-        return joined, RING.negate(self._shape(masks))
+        return joined, self._ring.negate(self._shape(masks))
 
     def _join(self, masks: list[int]) -> list[int]:
         groups = [masks[i : i + self._slots] for i in range(0, len(masks), self._slots)]
@@ -156,16 +159,17 @@ class _Linear(_Paillier):
 class _Slotwise(_Paillier):
     """Sums of products number by number."""
 
-    def __init__(self, backend: PaillierBackend, terms: int, length: int) -> None:
+    def __init__(self, backend: PaillierBackend, terms: int, length: int, ring: Ring) -> None:
         self._terms, self._length = terms, length
-        super().__init__(backend, terms * length, length, 2 * _RING_BITS + 1 + terms.bit_length())
+        bits = 2 * ring.modulus.bit_length() + 1 + terms.bit_length()
+        super().__init__(backend, terms * length, length, bits, ring)
 
     def encrypt(self, secret: Share, rng: Rng) -> FreshCiphertexts:
         return super().encrypt(secret.transpose(1, 0, 2), rng)
 
     def _multiply(self, vector: Ciphertexts, operand: Any) -> Ciphertexts:
-        factors = RING.lift(operand.transpose(1, 0, 2)).astype(object).ravel()
-        products = vector.scale_secretly((factors % RING.modulus + RING.modulus).tolist())
+        factors, t = self._ring.lift(operand.transpose(1, 0, 2)).astype(object).ravel(), self._ring.modulus
+        products = vector.scale_secretly((factors % t + t).tolist())
         numbers, length = products._values, self._length
         total = Ciphertexts(vector.key, numbers[:length])
         for term in range(1, self._terms):
@@ -173,4 +177,4 @@ class _Slotwise(_Paillier):
         return total
 
     def _shape(self, flat: list[int]) -> Share:
-        return RING.integers(np.array(flat, object))
+        return self._ring.integers(np.array(flat, object))

@@ -25,7 +25,7 @@ from vfl.crypto.lattice.params import SHARES, lift
 from vfl.crypto.rng import Rng
 from vfl.errors import EncodingOverflow
 
-__all__ = ["RING", "Ring", "Share", "failure_bits"]
+__all__ = ["MATRIX_BITS", "RING", "FloatArray", "Ring", "Share", "failure_bits"]
 
 Share = NDArray[np.uint32]
 FloatArray = NDArray[np.float64]
@@ -258,6 +258,11 @@ class Ring:
         words = np.array([(half >> _WORD * k) & ((1 << _WORD) - 1) for k in range(self.limbs)], np.uint64)
         _floats(flat, self._primes, self._inverses, *self._garner, words, out)
         return np.ldexp(out, -fraction_bits).reshape(values.shape[1:])
+
+    def turns(self, values: Share, multiplier: int) -> FloatArray:
+        """Return (multiplier x modulo t) / t in [-1/2, 1/2): a share's part of the angle 2 pi multiplier x/t."""
+        turns: FloatArray = self.decode(self.scale(values, multiplier), 0) / float(self.modulus)
+        return turns
 
     def lift(self, values: Share) -> NDArray[Any]:
         """Return centred integers exactly: int64 or Python's."""

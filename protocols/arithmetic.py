@@ -10,6 +10,12 @@ by the binomial theorem
 where the first sum takes j = 1 ... degree - 1 products of a number of the guest's and one of the host's. All of that is
 exact modulo t; then one truncation brings the result back to its fraction bits (:meth:`vfl.crypto.ring.Ring.truncate`).
 
+A sine needs no truncation and wraps as its argument does. If both parties know their share as a part of a turn, x =
+2 pi (a + b), then sin x = sin 2 pi a cos 2 pi b + cos 2 pi a sin 2 pi b, and what each has to bring in is a number of a
+few bits that it computes alone. An integer shared modulo m stands for the angle 2 pi k x/m with an integer k, which does
+not change where the shares wrap (:meth:`Ring.turns`); so numbers that only go into further sines may be shared modulo
+one prime of t, for a quarter of the cost.
+
 Adversary and leakage are those of :mod:`vfl.protocols.product`: nothing is opened. The recombination follows Gilboa,
 CRYPTO 1999, section 4; polynomials of shares by the binomial theorem are folklore.
 """
@@ -22,7 +28,7 @@ from typing import final
 import numpy as np
 
 from vfl.crypto.product import Backend
-from vfl.crypto.ring import RING, Share
+from vfl.crypto.ring import RING, FloatArray, Ring, Share
 from vfl.crypto.rng import Rng
 from vfl.protocols.channel import Channel
 from vfl.protocols.product import cross
@@ -107,6 +113,29 @@ class Arithmetic:
                 for j in range(1, degree)
             ]
         return self.truncate(RING.add(own, await self.cross(factors)), bits)
+
+    async def sine(self, turns: FloatArray, bits: int, limbs: int = RING.limbs) -> Share:
+        """Return the share of sin(2 pi x) 2^bits, x being the sum of both parties' `turns`, in one round.
+
+        Parameters
+        ----------
+        turns : ndarray, shape (n,)
+            This party's part of the angle; whole turns do not matter.
+        bits : int
+            Fraction bits of the result, half of them from each party's factor; at most 28 for a single limb.
+        limbs : int
+            Primes of t modulo which the result is shared.
+
+        Returns
+        -------
+        Share, shape (limbs, n)
+            Off by less than 2^(bits/2 + 1/2), which is the rounding of the factors.
+        """
+        ring = Ring(RING.primes[:limbs])
+        own = bits // 2 if self.party else bits - bits // 2
+        sine, cosine = (ring.encode(wave(2 * np.pi * turns), own) for wave in (np.sin, np.cos))
+        factors = (cosine, sine) if self.party else (sine, cosine)
+        return await cross(self.peer, self.backend, np.stack(factors), self.rng)
 
     async def times_guest(self, x: Share, factor: Share | None, bits: int = 0) -> Share:
         """Return the share of x w 2^-bits for a factor w that the guest knows; the host passes None."""

@@ -174,21 +174,21 @@ async def cross(peer: Channel, backend: Backend, factors: Share, rng: Rng) -> Sh
     peer : Channel
     backend : Backend
     factors : Share, shape (J, L, n)
-        A or B.
+        A or B; fewer limbs than t has stand for numbers modulo the first primes of t.
     rng : Rng
 
     Returns
     -------
     Share, shape (L, n)
     """
-    terms, _, length = factors.shape
+    terms, limbs, length = factors.shape
     blocks = -(-length // backend.slot_rows)
     half = min(length, -(-blocks // 2) * backend.slot_rows)
     first, second = factors[:, :, :half], factors[:, :, half:]
     guest = peer.me.role is Role.GUEST
     mine, theirs = (first, second) if guest else (second, first)
-    held = (backend.slotwise(terms, mine.shape[2]), mine) if mine.shape[2] else None
-    owned = (backend.slotwise(terms, theirs.shape[2]), theirs) if theirs.shape[2] else None
+    held = (backend.slotwise(terms, mine.shape[2], limbs), mine) if mine.shape[2] else None
+    owned = (backend.slotwise(terms, theirs.shape[2], limbs), theirs) if theirs.shape[2] else None
     opened, kept = await exchange(peer, held, owned, rng)
     parts = [part for part in ((opened, kept) if guest else (kept, opened)) if part is not None]
     return np.concatenate(parts, axis=1)

@@ -11,7 +11,7 @@ from tests.support import DeterministicRng
 from vfl.crypto.fresh import ReceivedCiphertexts
 from vfl.crypto.product import Backend, LatticeBackend
 from vfl.crypto.product_paillier import PaillierBackend
-from vfl.crypto.ring import RING, Share
+from vfl.crypto.ring import RING, Ring, Share
 from vfl.errors import EncodingOverflow, InvalidCiphertext
 from vfl.protocols.arithmetic import Arithmetic
 from vfl.protocols.channel import Channel, Party, memory_pair, run_local
@@ -130,6 +130,21 @@ def test_truncated_products(pair: Pair) -> None:
     xs, ys = pair.share(x), pair.share(y)
     product = pair.compute(lambda arithmetic, me: arithmetic.multiply(xs[me], ys[me], 16))
     assert set(product - np.array([v >> 16 for v in (x * y).tolist()], object)) <= {0, 1}
+
+
+@pytest.mark.parametrize("limbs", [1, 4])
+def test_sines_of_shared_angles(pair: Pair, limbs: int) -> None:
+    x = np.arange(-60, 60) * 997
+    xs, ring = pair.share(x), Ring(RING.primes[:limbs])
+    multiplier = round(RING.modulus / (2 * np.pi * 1000))  # the angle is x/1000
+
+    def role(me: int) -> Any:
+        arithmetic = Arithmetic(pair.channels[me], pair.backends[me], pair.rngs[me])
+        return arithmetic.sine(RING.turns(xs[me], multiplier), 26, limbs)
+
+    results = run_local(guest=role(0), host=role(1))
+    opened = ring.decode(ring.add(results["guest"], results["host"]), 26)
+    np.testing.assert_allclose(opened, np.sin(x / 1000), atol=2.0**-12.5)
 
 
 def test_a_factor_of_the_guest_alone(pair: Pair) -> None:
