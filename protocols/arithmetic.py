@@ -12,7 +12,7 @@ exact modulo t; then one truncation brings the result back to its fraction bits 
 
 A sine needs no truncation and wraps as its argument does. If both parties know their share as a part of a turn, x =
 2 pi (a + b), then sin x = sin 2 pi a cos 2 pi b + cos 2 pi a sin 2 pi b, and what each has to bring in is a number of a
-few bits that it computes alone. An integer shared modulo m stands for the angle 2 pi k x/m with an integer k, which does
+few bits that it computes alone. An integer shared modulo m stands for the angle 2 pi k x/m for integers k, which does
 not change where the shares wrap (:meth:`Ring.turns`); so numbers that only go into further sines may be shared modulo
 one prime of t, for a quarter of the cost.
 
