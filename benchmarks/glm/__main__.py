@@ -44,7 +44,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--delay-ms", type=float, default=20.0, help="its delay in each direction (20)")
     parser.add_argument("--peers", action="store_true", help="train with SecretFlow too")
     parser.add_argument("--secretflow-python", help=f"its interpreter (also the variable {peers.VARIABLE})")
-    parser.add_argument("--all", action="store_true", help="the table of docs/performance.md")
+    parser.add_argument("--all", action="store_true", help="the table of docs/performance_glm.md")
     parser.add_argument("--quick", action="store_true", help="with --all: the small sizes alone")
     parser.add_argument("--write-docs", action="store_true", help="with --all: write it there")
     parser.add_argument("--verbose", action="store_true")

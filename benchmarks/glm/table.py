@@ -1,4 +1,4 @@
-"""Everything beside everything as data grow: the table of docs/performance.md (`--all`).
+"""Everything beside everything as data grow: the table of docs/performance_glm.md (`--all`).
 
 Each line is a training in one run after the other on the same machine. A training that is predicted to need more
 than LIMIT_SECONDS, from the one of the same kind before it, does not run, and the table says so.
@@ -6,7 +6,6 @@ than LIMIT_SECONDS, from the one of the same kind before it, does not run, and t
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +17,7 @@ from benchmarks.glm import peers, pooled
 from benchmarks.glm.jobs import Job, Link
 from benchmarks.glm.run import Failed, run
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
-SECTION = re.compile(r"<!-- begin glm -->.*<!-- end glm -->\n", re.DOTALL)
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "performance_glm.md"
 SIZES = [
     (10_000, 5, 5),
     (10_000, 50, 50),
@@ -38,8 +36,7 @@ HEAD = (
     + "|"
 )
 
-TEXT = """<!-- begin glm -->
-## Logistic regression over two processes
+TEXT = """# Performance: logistic regression over two processes
 
 Written by `python -m benchmarks.glm --all --write-docs`. Generated data, defaults, two processes over mutual TLS on
 one machine, after a warm-up; LAN is the loopback, WAN 100 Mb/s with 20 ms in each direction. `s` is the training,
@@ -47,11 +44,12 @@ one machine, after a warm-up; LAN is the loopback, WAN 100 Mb/s with 20 ms in ea
 its own approximation of the sigmoid (0.5 + z / 8, cut off), warm; its AUC is that after these epochs, and its bytes
 are not counted. HESS-LR runs on SEMI2K, where one party deals the randomness.
 
+{machine}
+
 {head}
 {rows}
 
 {notes}
-<!-- end glm -->
 """
 
 
@@ -80,18 +78,22 @@ class Table:
         if coefficients:
             theirs = pooled.train(job, coefficients)
             self._line(job, "scikit-learn, pooled", {**theirs, "fit_seconds": theirs["seconds"]})
-        for algorithm in ("ss-lr", "hess-lr") if self._python else ():
-            python, name = str(self._python), f"SecretFlow {algorithm.upper()}"
-            figures = self._try(
-                name, job, lambda a=algorithm: peers.secretflow(job, python, algorithm=a, limit=LIMIT_SECONDS)
-            )
-            if figures:
-                figures |= {
-                    "fit_seconds": figures["seconds"],
-                    "iterations": figures["epochs"],
-                    "seconds_per_iteration": figures["seconds_per_epoch"],
-                }
-            self._line(job, name, figures)
+        if self._python:
+            self._peer(job, "ss-lr", self._python)
+            self._peer(job, "hess-lr", self._python)
+
+    def _peer(self, job: Job, algorithm: str, python: str) -> None:
+        name = f"SecretFlow {algorithm.upper()}"
+        figures = self._try(
+            name, job, lambda: peers.secretflow(job, python, algorithm=algorithm, limit=LIMIT_SECONDS)
+        )
+        if figures:
+            figures |= {
+                "fit_seconds": figures["seconds"],
+                "iterations": figures["epochs"],
+                "seconds_per_iteration": figures["seconds_per_epoch"],
+            }
+        self._line(job, name, figures)
 
     def _try(self, name: str, job: Job, work: Any) -> dict[str, Any] | None:
         """Train, unless the one before it says that it takes too long."""
@@ -152,9 +154,12 @@ def main(options: argparse.Namespace) -> None:
         table.size(
             Job(rows=rows, guest_columns=guest, host_columns=host, held_out=min(10_000, rows // 5), warm=True)
         )
-    text = TEXT.format(head=HEAD, rows="\n".join(table.lines), notes=table.notes, epochs=3)
+    from benchmarks.crypto.__main__ import (
+        machine,
+    )  # sets the threads of numpy, for later imports and processes
+
+    text = TEXT.format(machine=machine(), head=HEAD, rows="\n".join(table.lines), notes=table.notes, epochs=3)
     print(text)
     if options.write_docs:
-        page = SECTION.sub("", DOCS.read_text(encoding="utf-8")).rstrip("\n") + "\n\n"
-        DOCS.write_text(page + text, encoding="utf-8")
+        DOCS.write_text(text, encoding="utf-8")
     print(json.dumps({"trainings": table.figures}))
