@@ -23,10 +23,10 @@ least `minimum` survivors, whom it chooses, or nothing; the clients learn what i
 round or lie about the sum. docs/protocols/secagg.md has the argument.
 
 **Where this differs from the paper.** Key pairs live for one round. A survivor reveals its own seed itself; shares are
-needed of those that are lost. The vector travels with a signature on the view under which it was masked, which
-everybody checks before anything is revealed: otherwise a client that was shown another cohort, and then declared lost
-after its vector had come, would be covered by nobody's confirmation. Secrets carry commitments, so that wrong shares are
-found and corrected. The policy is the clients', not the aggregator's.
+needed of those that are lost. The vector travels with a signature on the view under which it was masked, which its
+neighbours check before they reveal anything: the confirmations of a quorum say nothing about the view of a client that
+is not among them. Secrets carry commitments, so that wrong shares are found and corrected. The policy is the clients',
+not the aggregator's.
 
 Sources: Bonawitz, Ivanov, Kreuter, Marcedone, McMahan, Patel, Ramage, Segal and Seth, "Practical Secure Aggregation for
 Privacy-Preserving Machine Learning", CCS 2017 (eprint 2017/281), section 4 and figure 4 with the lines for active

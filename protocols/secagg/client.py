@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from vfl.crypto.agreement import KEY_BYTES, KeyPair, derive, seal, unseal
+from vfl.crypto.agreement import KEY_BYTES, KeyPair, seal, unseal
 from vfl.crypto.masking import Words, add_masks, pack, packed_bytes, reduced, unpack, zeros
 from vfl.crypto.rng import Rng
 from vfl.crypto.shamir import SHARE_BYTES, split
@@ -215,7 +215,9 @@ class Contribution:
         elif step == 4 and isinstance(message, Agreement):
             answer = self._reveal(message)
         else:
-            raise UnexpectedMessage(f"{type(message).__name__} is no question after {step} answers of a round")
+            raise UnexpectedMessage(
+                f"{type(message).__name__} is no question after {step} answers of a round"
+            )
         self._failed = False
         return self._give(answer)
 
@@ -340,14 +342,16 @@ class Contribution:
                 f"{signers.sum()} clients have confirmed the survivors, {self._client.name} requires "
                 f"{self._policy.quorum}"
             )
-        for other in np.flatnonzero(signers):
+        for other in np.flatnonzero(signers).tolist():
             self._check(
                 other, SURVIVORS, self._statement, agreement.signatures[other], "this set of survivors"
             )
         shares = np.zeros((self._neighbours.size, SHARE_BYTES), dtype=np.uint8)
         for row, other in enumerate(self._neighbours.tolist()):
             if other in self._held:
-                first = 0 if self._alive[other] else SHARE_BYTES  # of the seed, or of the masking key: never both
+                first = (
+                    0 if self._alive[other] else SHARE_BYTES
+                )  # of the seed, or of the masking key: never both
                 shares[row] = np.frombuffer(self._held[other][first : first + SHARE_BYTES], dtype=np.uint8)
         self._held.clear()
         return Reveal(seed=self._seed, shares=shares)

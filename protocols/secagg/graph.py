@@ -21,11 +21,11 @@ right, which is its neighbour. Following next after next around the ring, a set 
 neighbourhood contains all of them: the honest survivors are connected whoever is declared dead. (1) follows too, since
 at most k/2 + a colluders are neighbours at all.
 
-(*) fails with probability at most 2 (n - c) P[H(n - 1, c, k/2) >= t - k/2], H the hypergeometric number of colluders among
-k/2 of n - 1 places; t is the smallest for which that is below 2^-40. Then k is the smallest for which
-n P[H(n - 1, n - 1 - d, k) < t] is below 2^-20: with drop-outs that do not depend on the graph, a round fails about once
-in a million. For 10,000 clients, 5 % of which collude and 5 % drop out, k = 88; for 1,000 and 10 % each, k = 132. Where
-k would be more than half of all, the graph stays complete: it survives more drop-outs at little more cost.
+(*) fails with probability at most 2 (n - c) P[H(n - 1, c, k/2) >= t - k/2], H the hypergeometric number of colluders
+among k/2 of n - 1 places; t is the smallest for which that is below 2^-40. Then k is the smallest for which
+n P[H(n - 1, n - 1 - d, k) < t] is below 2^-20: with drop-outs that do not depend on the graph, a round fails about
+once in a million. For 10,000 clients, 5 % of which collude and 5 % drop out, k = 88; for 1,000 and 10 % each, k = 132.
+Where k would be more than half of all, the graph stays complete: it survives more drop-outs at little more cost.
 
 The order comes from the names of all clients, the session and the round: no party can try again by choosing other keys
 or a smaller cohort, only by choosing other round numbers, which a client takes in ascending order and once each.

@@ -107,7 +107,9 @@ class Policy:
 
     def fields(self) -> dict[str, str]:
         """Return what the aggregator has to have too, for comparison by name."""
-        people = digest("secagg clients", *(part for n, k in self.clients.items() for part in (n.encode(), k)))
+        people = digest(
+            "secagg clients", *(part for n, k in self.clients.items() for part in (n.encode(), k))
+        )
         return {
             "clients": f"{len(self.clients)}, {fingerprint(people)[:24]}",
             "colluders": str(self.colluders),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vfl.crypto.agreement import KEY_BYTES
 from vfl.crypto.masking import add_packed, pack, packed_bytes, reduced, zeros
-from vfl.crypto.shamir import SHARE_BYTES, read_share
+from vfl.crypto.shamir import read_share
 from vfl.crypto.signatures import SIGNATURE_BYTES, verify
 from vfl.errors import CohortTooSmall, LocalProtocolError, RoundLost, UnexpectedMessage, VFLError
 from vfl.protocols.secagg.client import DIMS, Result
