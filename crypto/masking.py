@@ -21,7 +21,17 @@ from numpy.typing import NDArray
 
 from vfl.errors import EncodingOverflow, InvalidData
 
-__all__ = ["LARGEST_BITS", "Words", "add_masks", "add_packed", "pack", "packed_bytes", "reduced", "unpack", "zeros"]
+__all__ = [
+    "LARGEST_BITS",
+    "Words",
+    "add_masks",
+    "add_packed",
+    "pack",
+    "packed_bytes",
+    "reduced",
+    "unpack",
+    "zeros",
+]
 
 LARGEST_BITS = 64
 TILE_BYTES = 1 << 17  # with its stream and the zeros that the cipher reads, well within a second-level cache

@@ -48,9 +48,7 @@ def split(secret: bytes, threshold: int, points: Sequence[int], rng: Rng) -> lis
         raise CryptoError(f"{threshold} of {len(points)} shares cannot be required")
     _check_points(points)
     drawn = rng.bytes(_DRAWN * (threshold - 1))
-    rest = [
-        mpz(int.from_bytes(drawn[i : i + _DRAWN], "big")) % PRIME for i in range(0, len(drawn), _DRAWN)
-    ]
+    rest = [mpz(int.from_bytes(drawn[i : i + _DRAWN], "big")) % PRIME for i in range(0, len(drawn), _DRAWN)]
     coefficients = [*rest, mpz(int.from_bytes(secret, "big"))]
     return [_write(_horner(coefficients, x)) for x in points]
 
@@ -81,7 +79,9 @@ def read_share(raw: bytes) -> mpz:
     """
     value = mpz(int.from_bytes(raw, "big"))
     if len(raw) != SHARE_BYTES or value >= PRIME:
-        raise InvalidData(f"a share has {SHARE_BYTES} bytes and lies below the prime; {len(raw)} bytes do not")
+        raise InvalidData(
+            f"a share has {SHARE_BYTES} bytes and lies below the prime; {len(raw)} bytes do not"
+        )
     return value
 
 

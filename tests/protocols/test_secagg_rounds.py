@@ -73,15 +73,21 @@ def test_any_client_may_be_lost_at_any_stage(lost: dict[int, Stage]) -> None:
     assert cohort.round.result is not None
 
 
-@pytest.mark.parametrize("colluders", [0, 1])
-def test_any_two_clients_may_be_lost_at_any_stages(colluders: int) -> None:
-    rules = policy(5, colluders=colluders)  # quorum 3: two may be lost; quorum 4: one
-    outcomes = set()
-    for lost in losses(5, 2):
-        cohort = Cohort(rules, task(dimension=2))
+@pytest.mark.parametrize(
+    ("count", "colluders", "outcomes"),
+    [
+        (4, 0, {False}),  # quorum 3: one may be lost
+        pytest.param(5, 0, {True}, marks=pytest.mark.slow),  # quorum 3: two may be lost
+        pytest.param(6, 1, {True}, marks=pytest.mark.slow),
+    ],
+)
+def test_any_two_clients_may_be_lost_at_any_stages(count: int, colluders: int, outcomes: set[bool]) -> None:
+    seen = set()
+    for lost in losses(count, 2):
+        cohort = Cohort(policy(count, colluders=colluders), task(dimension=2))
         check_loss(cohort, lost)
-        outcomes.add(cohort.round.result is not None)
-    assert outcomes == ({True} if colluders == 0 else {True, False}) or colluders == 1
+        seen.add(cohort.round.result is not None)
+    assert seen == outcomes
 
 
 def test_all_are_lost_at_once() -> None:
@@ -150,7 +156,7 @@ def with_wrong_shares(message: Reveal) -> Reveal:
 def test_wrong_shares_of_one_client_are_found_and_corrected() -> None:
     cohort = Cohort(policy(7, colluders=0), task())  # threshold 4
     tampered(cohort, "silo001", Reveal, with_wrong_shares)
-    cohort.play({"silo000": Stage.MASK, "silo006": Stage.MASK if False else Stage.DONE})
+    cohort.play({"silo000": Stage.MASK})
     assert sum_of(cohort) == expected(range(1, 7), cohort.task)
 
 
@@ -264,11 +270,10 @@ class TestGraph:
         assert Graph.parameters(100, 33, 10) is None
 
     def test_survivors_stay_connected_whoever_is_declared_dead(self) -> None:
-        """The argument of the docstring, tried: cut the ring anywhere, and someone beside the cut lacks neighbours."""
+        """The argument of the docstring, tried: clients that reveal anything all lie in one component."""
         rules = policy(80, colluders=2, dropouts=4)
         graph = rules.graph(task(), 0)
         degree, threshold = rules.degree
-        # the order on the ring, found from the graph: walk to neighbours of most common neighbours
         for seed in range(200):
             rng = np.random.default_rng(seed)
             dead = rng.random(80) < rng.uniform(0.2, 0.7)
