@@ -198,10 +198,9 @@ class Hall:
 async def attend(client: Channel, hall: Hall) -> None:
     """Serve one client, round after round, until it closes the channel."""
     try:
+        hall.arrive(client)
         while True:
-            join = await client.recv(Join)
-            hall.arrive(client)
-            await _serve_round(client, hall, join)
+            await _serve_round(client, hall, await client.recv(Join))
     except BaseException as error:
         hall.leave(client, error)
         if not isinstance(error, ChannelClosed):

@@ -84,7 +84,13 @@ def test_exchanged_keys() -> None:
     mine = KeyPair(bytes(range(32)))
     keys = roster.keys.copy()
     keys[1] = np.frombuffer(mine.public * 2, dtype=np.uint8)
-    refuses(cohort, "silo000", replace(roster, keys=keys), PeerAuthenticationError, "silo001 has not signed the keys")
+    refuses(
+        cohort,
+        "silo000",
+        replace(roster, keys=keys),
+        PeerAuthenticationError,
+        "silo001 has not signed the keys",
+    )
 
 
 def test_exchanged_keys_of_the_client_itself() -> None:
@@ -130,7 +136,14 @@ def test_keys_of_an_earlier_round() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("model", "11" * 32), ("colluders", "0"), ("minimum", "3"), ("dimension", "6"), ("bits", "21"), ("session", "00")],
+    [
+        ("model", "11" * 32),
+        ("colluders", "0"),
+        ("minimum", "3"),
+        ("dimension", "6"),
+        ("bits", "21"),
+        ("session", "00"),
+    ],
 )
 def test_an_invitation_that_differs_names_the_field(field: str, value: str) -> None:
     cohort = Cohort(policy(5), task())
@@ -213,7 +226,9 @@ def test_whoever_has_sent_no_vector_cannot_be_made_a_survivor() -> None:
 def test_no_presence_but_zero_and_one() -> None:
     cohort = at(Stage.SHARE)
     roster = question(cohort, Roster)
-    refuses(cohort, "silo000", replace(roster, present=2 * roster.present), InconsistentView, "not there before")
+    refuses(
+        cohort, "silo000", replace(roster, present=2 * roster.present), InconsistentView, "not there before"
+    )
 
 
 # --- different rosters and views
@@ -245,7 +260,9 @@ def test_different_views_under_one_roster() -> None:
         signatures[i] = np.frombuffer(answers[name].signature, dtype=np.uint8)  # type: ignore[attr-defined]
     survivors = Survivors(present=np.ones(5, np.uint8), signatures=signatures)
     part = cohort.parts["silo000"]
-    with pytest.raises(PeerAuthenticationError, match="silo001 has not signed that it masked among the same clients"):
+    with pytest.raises(
+        PeerAuthenticationError, match="silo001 has not signed that it masked among the same clients"
+    ):
         part.answer(survivors)
 
 
@@ -291,7 +308,7 @@ def test_two_sets_of_survivors_find_no_two_quorums() -> None:
     signed = confirmations(cohort, groups)
     for name in everyone[:6]:
         own = {other: signed[other] for group, _ in groups if name in group for other in group}
-        with pytest.raises(CohortTooSmall, match="3 clients have confirmed the survivors, .* requires 5"):
+        with pytest.raises(CohortTooSmall, match=r"3 clients have confirmed the survivors, .* requires 5"):
             cohort.parts[name].answer(agreement(own, 7))
 
 
@@ -371,7 +388,13 @@ def test_nothing_is_answered_twice(stage: Stage) -> None:
 def test_no_question_is_skipped() -> None:
     ahead = at(Stage.REVEAL)
     cohort = at(Stage.CONFIRM)
-    refuses(cohort, "silo000", question(ahead, Agreement), UnexpectedMessage, "Agreement is no question after 3 answers")
+    refuses(
+        cohort,
+        "silo000",
+        question(ahead, Agreement),
+        UnexpectedMessage,
+        "Agreement is no question after 3 answers",
+    )
 
 
 def test_a_second_invitation_draws_no_new_keys() -> None:

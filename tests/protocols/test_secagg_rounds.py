@@ -198,7 +198,9 @@ class TestPolicy:
         assert rules.minimum == max(3, quorum)
         assert rules.minimum >= colluders + 2  # colluders that know their own parts know no other's
 
-    @pytest.mark.parametrize("numbers", [{"colluders": 3}, {"colluders": -2}, {"dropouts": 5}, {"minimum": 6}])
+    @pytest.mark.parametrize(
+        "numbers", [{"colluders": 3}, {"colluders": -2}, {"dropouts": 5}, {"minimum": 6}]
+    )
     def test_numbers_that_contradict_each_other(self, numbers: dict[str, int]) -> None:
         with pytest.raises(ConfigError):
             policy(5, **numbers)
@@ -209,7 +211,8 @@ class TestPolicy:
             Policy({"a": key, "b": key, "c": identities(1)[0].public_bytes})
 
     @pytest.mark.parametrize(
-        "wrong", [{"session": b""}, {"model_hash": b"x"}, {"dimension": 0}, {"bits": 65}, {"encoding": "x" * 256}]
+        "wrong",
+        [{"session": b""}, {"model_hash": b"x"}, {"dimension": 0}, {"bits": 65}, {"encoding": "x" * 256}],
     )
     def test_tasks_that_cannot_be(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(ConfigError):
@@ -228,7 +231,9 @@ class TestPolicy:
             with pytest.raises(PolicyRefused, match=f"takes no round {number}"):
                 again.accept(Round(cohort.policy, cohort.task, number).invitation("silo000"))
 
-    @pytest.mark.parametrize("wrong", [np.zeros(4, np.uint32), np.zeros(5, np.int64), np.zeros((5, 1), np.uint32)])
+    @pytest.mark.parametrize(
+        "wrong", [np.zeros(4, np.uint32), np.zeros(5, np.int64), np.zeros((5, 1), np.uint32)]
+    )
     def test_vectors_that_do_not_fit(self, wrong: Any) -> None:
         with pytest.raises(LocalProtocolError, match="takes 5 unsigned residues"):
             Client("silo000", identities(3)[0], policy(3), DeterministicRng(0)).contribution(task(), wrong)
@@ -249,7 +254,9 @@ class TestGraph:
         assert not np.array_equal(one.neighbours, other.neighbours)
         assert np.array_equal(one.neighbours, rules.graph(task(), 0).neighbours)
 
-    @pytest.mark.parametrize("numbers", [(100, 10, 10), (1000, 100, 100), (1000, 333, 100), (10000, 500, 500)])
+    @pytest.mark.parametrize(
+        "numbers", [(100, 10, 10), (1000, 100, 100), (1000, 333, 100), (10000, 500, 500)]
+    )
     def test_parameters_meet_their_bounds(self, numbers: tuple[int, int, int]) -> None:
         from scipy.stats import hypergeom
 
