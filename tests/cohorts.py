@@ -67,9 +67,10 @@ class Cohort:
     number: int = 0
     twist: Twist = lambda name, message: message
     refusals: dict[str, Exception] = field(default_factory=dict)
+    keys: tuple[IdentityKey, ...] = ()
 
     def __post_init__(self) -> None:
-        keys = identities(len(self.policy.names))
+        keys = self.keys or identities(len(self.policy.names))
         self.round = Round(self.policy, self.task, self.number)
         self.clients = {
             name: Client(name, keys[i], self.policy, DeterministicRng(i))
@@ -100,15 +101,17 @@ class Cohort:
         while not self.round.over:
             stage = self.round.stage
             for name in sorted(self.round.missing()):
-                if gone.get(name, Stage.DONE) <= stage and not self.round.over and self.round.stage is stage:
+                if gone.get(name, Stage.DONE) <= stage and self.waits(stage):
                     self.round.drop(name)
-            if self.round.over or self.round.stage is not stage:
-                continue
-            answers = {name: self.answer(name) for name in sorted(self.round.missing())}
+            answers = {name: self.answer(name) for name in sorted(self.round.missing()) if self.waits(stage)}
             for name, answer in answers.items():
-                if answer is not None and not self.round.over and self.round.stage is stage:
+                if answer is not None and self.waits(stage):
                     self.round.receive(name, answer)
         return self.round
+
+    def waits(self, stage: Stage) -> bool:
+        """Tell whether the round is in a stage and not over."""
+        return self.round.stage == stage and not self.round.over
 
 
 def over_the_wire(message: Message, part: Contribution) -> Message:

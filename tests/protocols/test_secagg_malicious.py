@@ -158,7 +158,8 @@ def merged(one: Cohort, other: Cohort, members: list[int]) -> Roster:
     a, b = question(one, Roster), question(other, Roster)
     keys, signatures = a.keys.copy(), a.signatures.copy()
     keys[members], signatures[members] = b.keys[members], b.signatures[members]
-    return replace(a, keys=keys, signatures=signatures)
+    roster: Roster = replace(a, keys=keys, signatures=signatures)
+    return roster
 
 
 def test_another_model_for_some_clients() -> None:

@@ -1,6 +1,7 @@
 """Secure aggregation without a network: the sum, drop-outs at every stage, what the policy requires."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from vfl.protocols.secagg.graph import Graph
 from vfl.protocols.secagg.messages import MaskedInput, Reveal, Shares
 from vfl.protocols.secagg.policy import Policy, Task
 from vfl.protocols.secagg.server import Round, Stage
+from vfl.protocols.wire import Message
 
 STAGES = list(Stage)[:-1]
 
@@ -137,12 +139,12 @@ def test_a_stranger_and_a_forged_answer_are_refused_by_the_aggregator() -> None:
         cohort.round.receive("nobody", answer)
 
 
-def tampered(cohort: Cohort, name: str, kind: type, change: Any) -> None:
+def tampered(cohort: Cohort, whose: str, kind: type, change: Any) -> None:
     """Let one client's answers of a type arrive changed."""
     receive = cohort.round.receive
 
-    def changing(who: str, message: Any) -> None:
-        receive(who, change(message) if who == name and isinstance(message, kind) else message)
+    def changing(name: str, message: Message) -> None:
+        receive(name, change(message) if name == whose and isinstance(message, kind) else message)
 
     cohort.round.receive = changing  # type: ignore[method-assign]
 
@@ -216,7 +218,7 @@ class TestPolicy:
     )
     def test_tasks_that_cannot_be(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(ConfigError):
-            Task(**({"session": b"s", "model_hash": bytes(32), "dimension": 1, "bits": 8} | wrong))
+            replace(Task(session=b"s", model_hash=bytes(32), dimension=1, bits=8), **wrong)
 
     def test_a_client_needs_its_own_identity(self) -> None:
         with pytest.raises(LocalProtocolError):
