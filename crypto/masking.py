@@ -4,8 +4,9 @@ A residue lives in a word of 32 bits (b <= 32) or 64 bits; words wrap around, an
 so sums need no reduction before :func:`pack`. The mask of a key is the AES-256-CTR key stream from counter zero, read
 as little-endian words. A key masks one vector and is never used again.
 
-Vectors go through the cache in tiles: every key's stream for a tile is made in one small buffer and added at once,
-so a mask costs no more memory traffic than its own stream.
+Where the processor has AES instructions, :mod:`vfl.crypto.keystream` adds streams without writing them anywhere.
+Elsewhere vectors go through the cache in tiles: every key's stream for a tile is made in one small buffer and added at
+once. Both give the same residues.
 
 Source: NIST SP 800-38A, section 6.5 (CTR). That a key stream is indistinguishable from uniform words is the assumption
 that AES is a pseudorandom permutation.
@@ -19,6 +20,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numba import njit
 from numpy.typing import NDArray
 
+from vfl.crypto import keystream
+from vfl.crypto.lattice.ntt import run
 from vfl.errors import EncodingOverflow, InvalidData
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
 
 LARGEST_BITS = 64
 TILE_BYTES = 1 << 17  # with its stream and the zeros that the cipher reads, well within a second-level cache
+PIECE_BYTES = 1 << 16  # least work of a thread
 
 Words = NDArray[Any]
 """uint32 or uint64, shape (size,): residues modulo 2^b, their higher bits without meaning."""
@@ -83,15 +87,36 @@ def _subtract(total: Any, stream: Any) -> None:
         total[i] -= stream[i]
 
 
-def add_masks(total: Words, plus: Sequence[bytes], minus: Sequence[bytes]) -> None:
+def add_masks(
+    total: Words, plus: Sequence[bytes], minus: Sequence[bytes], threads: int | None = None
+) -> None:
     """Add to `total`, in place, the masks of the keys `plus`, and subtract those of `minus`.
 
     Parameters
     ----------
-    total : ndarray of uint32 or uint64, shape (size,)
+    total : ndarray of uint32 or uint64, shape (size,), contiguous
     plus, minus : sequences of bytes
         Keys of 32 bytes.
+    threads : int, optional
+        Among which the vector is divided; all processors by default. Without the AES instructions there is one, since
+        the library's cipher holds the interpreter lock.
     """
+    if not total.size or not (plus or minus):
+        return
+    if keystream.available():
+        schedule, pieces = keystream.schedules([*plus, *minus]), -(-total.nbytes // PIECE_BYTES)
+        words = PIECE_BYTES // total.itemsize
+
+        def work(start: int, stop: int) -> None:
+            part = total[start * words : stop * words]
+            keystream.add_streams(part, schedule, len(plus), start * words)
+
+        run(work, pieces, threads)
+    else:
+        _add_masks_portably(total, plus, minus)
+
+
+def _add_masks_portably(total: Words, plus: Sequence[bytes], minus: Sequence[bytes]) -> None:
     streams = [(_stream(key), _add) for key in plus] + [(_stream(key), _subtract) for key in minus]
     tile = TILE_BYTES // total.itemsize
     nothing, buffer = memoryview(bytes(TILE_BYTES)), bytearray(TILE_BYTES)

@@ -8,9 +8,19 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from tests.support import DeterministicRng
+from vfl.crypto import keystream
 from vfl.crypto.agreement import KeyPair, derive, digest, seal, unseal
 from vfl.crypto.fixedpoint import FixedPoint
-from vfl.crypto.masking import add_masks, add_packed, pack, packed_bytes, reduced, unpack, zeros
+from vfl.crypto.masking import (
+    _add_masks_portably,
+    add_masks,
+    add_packed,
+    pack,
+    packed_bytes,
+    reduced,
+    unpack,
+    zeros,
+)
 from vfl.crypto.shamir import PRIME, SHARE_BYTES, combine, correct, read_share, split
 from vfl.crypto.weighted import WeightedEncoding
 from vfl.errors import CryptoError, EncodingOverflow, InvalidCiphertext, InvalidData, InvalidKey
@@ -19,13 +29,26 @@ SEED = bytes(range(32))
 
 
 class TestMasks:
+    @pytest.mark.parametrize("instructions", [True, False])
     @pytest.mark.parametrize("bits", [32, 64])
     @pytest.mark.parametrize("size", [1, 15, 16, 17, 255, 256, 257, 70_001])
-    def test_a_mask_is_the_ctr_key_stream_in_little_endian_words(self, bits: int, size: int) -> None:
+    def test_a_mask_is_the_ctr_key_stream_in_little_endian_words(
+        self, bits: int, size: int, instructions: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if not instructions:
+            monkeypatch.setattr(keystream, "available", lambda: False)
         total = zeros(size, bits)
         add_masks(total, [SEED], [])
         stream = Cipher(algorithms.AES256(SEED), modes.CTR(bytes(16))).encryptor().update(bytes(total.nbytes))
         assert np.array_equal(total, np.frombuffer(stream, dtype=f"<u{total.itemsize}"))
+
+    @pytest.mark.parametrize("threads", [1, 2, 3])
+    def test_both_ways_and_all_threads_agree(self, threads: int) -> None:
+        keys = [DeterministicRng(i).bytes(32) for i in range(7)]
+        one, other = zeros(100_003, 40), zeros(100_003, 40)
+        add_masks(one, keys[:4], keys[4:], threads)
+        _add_masks_portably(other, keys[:4], keys[4:])
+        assert np.array_equal(one, other)
 
     def test_the_first_words_are_the_cipher_of_block_zero(self) -> None:
         """AES-256 of the zero block under the zero key: NIST's known answer test ECBVarKey256 and others."""
