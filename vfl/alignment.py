@@ -77,7 +77,7 @@ def align(
     Leakage
     -------
     Who learns: which of its customers the other has, or all hosts have. All: sizes within an eighth, of hosts the
-    guest only. With ``duplicates="all"`` the rows per common customer, with `fallback` by which identifier each matched.
+    guest only. With ``duplicates="all"`` the rows per common customer; with `fallback` which identifier each matched.
     """
     session = current()
     learner(learns, session, ("both", "guest", "host"))
