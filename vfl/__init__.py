@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from vfl.aggregation import secure_mean, secure_statistics, secure_sum
     from vfl.alignment import align, train_test_split
     from vfl.data import read_table
     from vfl.linear import LinearRegression, LogisticRegression
+    from vfl.membership import aggregate, join
     from vfl.model import load
     from vfl.outcome import record_metrics
+    from vfl.rehearsal import simulate_cohort
     from vfl.session import Session, connect, current
     from vfl.simulation import Simulation, simulate
 
@@ -22,13 +25,19 @@ __all__ = [
     "Session",
     "Simulation",
     "__version__",
+    "aggregate",
     "align",
     "connect",
     "current",
+    "join",
     "load",
     "read_table",
     "record_metrics",
+    "secure_mean",
+    "secure_statistics",
+    "secure_sum",
     "simulate",
+    "simulate_cohort",
     "train_test_split",
 ]
 
@@ -37,13 +46,19 @@ _HOMES = {
     "LogisticRegression": "linear",
     "Session": "session",
     "Simulation": "simulation",
+    "aggregate": "membership",
     "align": "alignment",
     "connect": "session",
     "current": "session",
+    "join": "membership",
     "load": "model",
     "read_table": "data",
     "record_metrics": "outcome",
+    "secure_mean": "aggregation",
+    "secure_statistics": "aggregation",
+    "secure_sum": "aggregation",
     "simulate": "simulation",
+    "simulate_cohort": "rehearsal",
     "train_test_split": "alignment",
 }
 
