@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from vfl.membership import aggregate, join
     from vfl.model import load
     from vfl.outcome import record_metrics
+    from vfl.privacy import ClientPrivacy
     from vfl.rehearsal import simulate_cohort
     from vfl.session import Session, connect, current
     from vfl.simulation import Simulation, simulate
 
 __all__ = [
+    "ClientPrivacy",
     "LinearRegression",
     "LogisticRegression",
     "Session",
@@ -42,6 +44,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ClientPrivacy": "privacy",
     "LinearRegression": "linear",
     "LogisticRegression": "linear",
     "Session": "session",
