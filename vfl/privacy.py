@@ -12,6 +12,7 @@ aggregator, the other clients, the public. The noise is sized for the clients th
 takes the package dp-accounting: ``pip install vfl[dp]``.
 """
 
+import importlib
 import math
 from typing import Any
 
@@ -116,18 +117,16 @@ def calibrated(
 
 
 def _epsilon(event: Any, delta: float) -> float:
-    from dp_accounting import rdp
-
-    accountant = rdp.RdpAccountant()
+    accountant = _accounting().rdp.RdpAccountant()
     accountant.compose(event)
     return float(accountant.get_epsilon(delta))
 
 
 def _accounting() -> Any:
     try:
-        import dp_accounting
+        importlib.import_module("dp_accounting.rdp")
+        return importlib.import_module("dp_accounting")
     except ImportError:
         raise ConfigError(
             "differential privacy takes the package dp-accounting: pip install vfl[dp]"
         ) from None
-    return dp_accounting

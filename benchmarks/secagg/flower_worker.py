@@ -6,6 +6,7 @@ One client's part is run with `PAIRS` of its pair masks and scaled to all; of th
 timed and multiplied by how often it happens. The last line is JSON.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -14,18 +15,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from flwr.common import ndarray_to_bytes
-from flwr.common.secure_aggregation.crypto.shamir import combine_shares, create_shares
-from flwr.common.secure_aggregation.crypto.symmetric_encryption import decrypt, encrypt, generate_shared_key
-from flwr.common.secure_aggregation.ndarrays_arithmetic import (
-    factor_combine,
-    parameters_addition,
-    parameters_mod,
-    parameters_multiply,
-)
-from flwr.common.secure_aggregation.quantization import quantize
-from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
-from flwr.supercore.primitives.asymmetric import generate_key_pairs
+
+COMMON = "flwr.common.secure_aggregation"
+shamir = importlib.import_module(f"{COMMON}.crypto.shamir")
+symmetric = importlib.import_module(f"{COMMON}.crypto.symmetric_encryption")
+arithmetic = importlib.import_module(f"{COMMON}.ndarrays_arithmetic")
+quantize = importlib.import_module(f"{COMMON}.quantization").quantize
+pseudo_rand_gen = importlib.import_module(f"{COMMON}.secaggplus_utils").pseudo_rand_gen
+generate_key_pairs = importlib.import_module("flwr.supercore.primitives.asymmetric").generate_key_pairs
+ndarray_to_bytes = importlib.import_module("flwr.common").ndarray_to_bytes
 
 MOD = 1 << 32  # Flower's default
 PAIRS = 12  # pair masks that are really made: they are all alike
@@ -48,21 +46,27 @@ def main() -> None:
     others = [generate_key_pairs()[1] for _ in range(min(neighbours, PAIRS))]
     scale = neighbours / len(others)
     shares, (pieces, _) = timed(
-        lambda: [create_shares(os.urandom(32), threshold, neighbours + 1) for _ in range(2)]
+        lambda: [shamir.create_shares(os.urandom(32), threshold, neighbours + 1) for _ in range(2)]
     )
     sealing, _ = timed(
-        lambda: [decrypt(k, encrypt(k, bytes(140))) for k in (generate_shared_key(own, o) for o in others)]
+        lambda: [
+            symmetric.decrypt(k, symmetric.encrypt(k, bytes(140)))
+            for k in (symmetric.generate_shared_key(own, o) for o in others)
+        ]
     )
     prepare, vector = timed(
-        lambda: factor_combine(1 << bits, quantize(parameters_multiply(values, 1.0), 1.0, 1 << bits)), 2
+        lambda: arithmetic.factor_combine(
+            1 << bits, quantize(arithmetic.parameters_multiply(values, 1.0), 1.0, 1 << bits)
+        ),
+        2,
     )
     shapes = [array.shape for array in vector]
     mask, stream = timed(lambda: pseudo_rand_gen(os.urandom(32), MOD, shapes), 3)
-    agree, _ = timed(lambda: [generate_shared_key(own, o) for o in others])
-    add, masked = timed(lambda: parameters_addition(vector, stream), 3)
-    finish, raw = timed(lambda: [ndarray_to_bytes(a) for a in parameters_mod(masked, MOD)], 2)
+    agree, _ = timed(lambda: [symmetric.generate_shared_key(own, o) for o in others])
+    add, masked = timed(lambda: arithmetic.parameters_addition(vector, stream), 3)
+    finish, raw = timed(lambda: [ndarray_to_bytes(a) for a in arithmetic.parameters_mod(masked, MOD)], 2)
     client = keys + shares + scale * (sealing + agree) + prepare + (neighbours + 1) * (mask + add) + finish
-    combine, _ = timed(lambda: combine_shares(pieces[:threshold]), 2)
+    combine, _ = timed(lambda: shamir.combine_shares(pieces[:threshold]), 2)
     alive = clients - lost
     near = neighbours * alive / clients  # surviving neighbours of a lost client
     server = (alive + lost) * combine + alive * add + (alive + lost * near) * (mask + add)
