@@ -37,7 +37,7 @@ SENDERS = {Role.EITHER: "both"}
 TELLING = (Leakage.INTERSECTION, Leakage.SCORE, Leakage.GRADIENT)
 HORIZONTAL = (Role.AGGREGATOR, Role.CLIENT)  # not part of a session of two
 TAG_BYTES = 16
-FIRST = ["session", "psi", "gradient", "secagg"]
+FIRST = ["session", "psi", "gradient", "secagg", "ckks"]
 
 
 def messages(protocol: str = "") -> list[type[Message]]:
@@ -280,6 +280,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "psi": of_protocol("psi"),
     "gradient": of_protocol("gradient"),
     "secagg": of_protocol("secagg"),
+    "ckks": of_protocol("ckks"),
     "configuration": configuration,
     "job": job_file,
     "parameters": parameters,
