@@ -43,8 +43,7 @@ def configuration(setup: Setup) -> str:
     """Return the text of ``<name>.toml`` with every setting explained."""
     name, peer = setup.name, setup.peer
     return f"""\
-# {name}: who takes part, and what may be done. Paths are relative to this file.
-# `vfl check {name}.toml`, run by both parties at the same time, tests all of it.
+# {name}: who takes part, and what may be done. `vfl check {name}.toml` tests it. Paths are relative to this file.
 
 [party]
 # How {peer} and the reports call this party.
