@@ -59,14 +59,15 @@ class Leakage(enum.StrEnum):
     PUBLIC = "public"  # agreed parameters, sizes, keys, proofs
     CIPHERTEXT = "ciphertext"  # fresh ciphertexts: their number alone
     UNIFORM = "uniform"  # one-time-padded or blinded values: their number alone
-    INTERSECTION = "intersection"  # which customers are common
+    INTERSECTION = "intersection"  # which customers are common, or how many
+    PAYLOAD = "payload"  # agreed columns of the common customers, as they are
     SCORE = "score"  # a party's part of each row's score
     GRADIENT = "gradient"  # a party's own gradient, as an aggregate over a batch
     AGGREGATE = "aggregate"  # a sum over so many parties that none of its parts follows
     CONTROL = "control"  # continue, stop, done
 
 
-OPT_IN = frozenset({Leakage.SCORE, Leakage.GRADIENT})
+OPT_IN = frozenset({Leakage.PAYLOAD, Leakage.SCORE, Leakage.GRADIENT})
 """Classes that both parties' configurations must name in ``accept_leakage``."""
 
 

@@ -11,26 +11,36 @@ if TYPE_CHECKING:
     from vfl.aggregation import secure_mean, secure_statistics, secure_sum
     from vfl.alignment import align, train_test_split
     from vfl.data import read_table
+    from vfl.identifiers import Key
     from vfl.linear import LinearRegression, LogisticRegression
     from vfl.membership import aggregate, join
     from vfl.model import load
     from vfl.outcome import record_metrics
+    from vfl.overlap import Spine, enrich, intersection_size, intersection_sum, spine
     from vfl.privacy import ClientPrivacy
     from vfl.rehearsal import simulate_cohort
     from vfl.session import Session, connect, current
     from vfl.simulation import Simulation, simulate
+    from vfl.streaming import AlignedFiles, align_files
 
 __all__ = [
+    "AlignedFiles",
     "ClientPrivacy",
+    "Key",
     "LinearRegression",
     "LogisticRegression",
     "Session",
     "Simulation",
+    "Spine",
     "__version__",
     "aggregate",
     "align",
+    "align_files",
     "connect",
     "current",
+    "enrich",
+    "intersection_size",
+    "intersection_sum",
     "join",
     "load",
     "read_table",
@@ -40,19 +50,27 @@ __all__ = [
     "secure_sum",
     "simulate",
     "simulate_cohort",
+    "spine",
     "train_test_split",
 ]
 
 _HOMES = {
+    "AlignedFiles": "streaming",
     "ClientPrivacy": "privacy",
+    "Key": "identifiers",
     "LinearRegression": "linear",
     "LogisticRegression": "linear",
     "Session": "session",
     "Simulation": "simulation",
+    "Spine": "overlap",
     "aggregate": "membership",
     "align": "alignment",
+    "align_files": "streaming",
     "connect": "session",
     "current": "session",
+    "enrich": "overlap",
+    "intersection_size": "overlap",
+    "intersection_sum": "overlap",
     "join": "membership",
     "load": "model",
     "read_table": "data",
@@ -62,6 +80,7 @@ _HOMES = {
     "secure_sum": "aggregation",
     "simulate": "simulation",
     "simulate_cohort": "rehearsal",
+    "spine": "overlap",
     "train_test_split": "alignment",
 }
 

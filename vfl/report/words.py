@@ -35,6 +35,10 @@ _METRICS = {
 OF_DATA = {"base_rate", "rows"}
 
 _PLAIN = {
+    Leakage.PAYLOAD: (
+        "Columns of common rows",
+        "Values of the sender's columns for the rows that both have, as they are. The recipient asked for them.",
+    ),
     Leakage.SCORE: (
         "Partial scores",
         "One number for each common row: the sender's part of its score. Over many rounds such numbers tell the "
