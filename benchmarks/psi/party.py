@@ -64,8 +64,8 @@ def aligned(session: Session, source: pl.DataFrame | Path, protocol: str) -> pl.
 
 
 def warm_up() -> pl.DataFrame:
-    """Return a few rows that both parties have: aligning them loads compiled functions, once a process."""
-    return pl.DataFrame({"id": [f"K{number:010d}" for number in range(100)]})
+    """Return rows that both parties have, enough for all compiled functions to be loaded: once a process."""
+    return pl.DataFrame({"id": [f"K{number:010d}" for number in range(3000)]})
 
 
 def main() -> None:
