@@ -3,9 +3,10 @@
 Notation: N = 8192, R = Z[X]/(X^N + 1), q of 120 bits, P the special prime, m_0 the constant coefficient of m.
 
 1. The key holder cuts r into chunks of N/2 numbers, encodes each as the slots of an m_r in R at a scale D_r
-   and encrypts it symmetrically: c1 = a, expanded from 64 public bytes, and c0 = m_r + e - a s modulo q.
+   and encrypts it symmetrically: c1 = a, expanded from 32 public bytes, and c0 = m_r + e - a s modulo q.
 2. The evaluator has encoded the columns of X likewise, at a scale D_x. The sum over the chunks of m_x (c0,
-   c1) encrypts m = sum m_x m_r. The evaluator adds a public-key encryption (z0, z1) of zero,
+   c1) encrypts m = sum m_x m_r. The evaluator adds a public-key encryption (z0, z1) = (u b + e_0, u A + e_1)
+   of zero, where b = -(A s + e) and u is ternary,
 3. and sends c1 and the one number t = c0_0 + mask modulo q, with the mask uniform in [0, q).
 4. The key holder returns t + (c1 s)_0 + flood = m_0 + noise + flood + mask modulo q; the evaluator takes
    the mask away.
@@ -14,13 +15,12 @@ Notation: N = 8192, R = Z[X]/(X^N + 1), q of 120 bits, P the special prime, m_0 
 unity, one of each conjugate pair. The sum of X^k over all these roots is N for k = 0 and 0 for 0 < k < N.
 So N m_0 is the sum of m over all of them, twice the real part of its sum over the slots, and <x, r> = (N/2)
 m_0 / (D_x D_r), unused slots being zero. The same holds modulo each prime for the stored transform, so m_0
-= c0_0 + (c1 s)_0 takes two sums.
+= c0_0 + (c1 s)_0 takes two sums, and of c0 nothing but its sum is ever computed.
 
 **The key holder sees** c1 = sum m_x a + z1 and t, and knows s, r, every a and e and its public key (b, A).
 The uniform mask makes t uniform and independent of all that; c0 and z0, and with them the noise sum m_x e,
-appear nowhere else. z1 is A u + e1 modulo q P, with fresh u and e1, divided by P and rounded. A u + e1 is
-pseudorandom by ring-LWE with the secret u (150 bits of modulus), and exactly P residues modulo q P round to
-each residue modulo q, so z1 is pseudorandom too and hides the sum. Without z1, c1 / a would be m_x. A must
+appear nowhere else. z1 = A u + e_1 is pseudorandom by ring-LWE with the secret u, and so hides the sum.
+Without z1, c1 / a would be m_x. A must
 come from an honest key generator: a malicious key holder that sends an A of its own making is outside the
 model.
 
@@ -39,21 +39,21 @@ coefficient of c0 with all of c1 is the sample extraction of Chillotti, Gama, Ge
 eprint 2018/421.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self, final
+from typing import Self, final
 
 import numpy as np
-from tenseal import sealapi
 
 from vfl.crypto import ckks_format as wire
+from vfl.crypto import ckks_ring as ring
 from vfl.crypto import seal
 from vfl.crypto.ckks_format import CHUNK, PUBLIC_BYTES, REPLY, FreshCKKSCiphertexts, Scales
+from vfl.crypto.ckks_ring import DEGREE, MODULUS, PRIMES, SEED_BYTES, FloatArray, Residues
 from vfl.crypto.fresh import FreshCiphertexts
 from vfl.crypto.innerproduct import Evaluator, Format, KeyHolder
+from vfl.crypto.lattice.ntt import run
 from vfl.crypto.rng import Rng
-from vfl.crypto.seal import MODULI, MODULUS, PRIMES, SEED_BYTES, FloatArray, Residues
-from vfl.errors import CryptoError, InvalidCiphertext, MalformedMessage
+from vfl.errors import CryptoError, InvalidCiphertext, InvalidKey, MalformedMessage
 
 __all__ = [
     "OPENINGS_PER_KEY",
@@ -67,26 +67,32 @@ __all__ = [
 OPENINGS_PER_KEY = 1 << 20
 
 
+@final
+@dataclass(frozen=True)
 class CKKSCiphertexts:
     """Encrypted products as the arithmetic leaves them: c1 shows X to the key holder, and so does the noise.
 
     There is no ``to_bytes``: only what :class:`CKKSEvaluator` has made fresh and masked can be sent.
+
+    Attributes
+    ----------
+    sums : ndarray, shape (columns, 2)
+        Sums of the values of c0.
+    polynomials : ndarray, shape (columns, 2, DEGREE)
+        c1.
     """
 
-    def __init__(self, items: list[Any]) -> None:
-        self._items = items
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._items)
+    sums: Residues
+    polynomials: Residues
 
 
 @final
 @dataclass(frozen=True)
 class PreparedMatrix:
-    """A matrix as plaintexts, 128 KiB each: for each column its chunks, None where all entries are zero."""
+    """A matrix as transformed polynomials, 128 KiB each: shape (columns, chunks, 2, DEGREE)."""
 
     rows: int
-    columns: list[list[Any]]
+    polynomials: Residues
 
 
 @final
@@ -97,26 +103,31 @@ class CKKSKeyHolder(KeyHolder):
     ----------
     format : Format
     rng : Rng
-        For the flooding. The key and the encryption errors SEAL draws from the operating system by itself.
+        For the flooding.
+    keys : KeyPair, optional
+        A key made elsewhere, which no other key holder has; by default SEAL draws one from the operating
+        system.
 
     Raises
     ------
     EncodingOverflow
         If the format leaves no room for precision and flooding.
+    InvalidKey
+        If the halves of the given key do not belong together.
     """
 
-    def __init__(self, format: Format, rng: Rng) -> None:
+    def __init__(self, format: Format, rng: Rng, keys: seal.KeyPair | None = None) -> None:
         self._format, self._rng, self._scales = format, rng, Scales.of(format)
         self._openings = 0
-        keys, public = sealapi.KeyGenerator(seal.context()), sealapi.PublicKey()
-        keys.create_public_key(public)
-        secret = keys.secret_key()
-        self._encryptor = sealapi.Encryptor(seal.context(), secret)
-        self._decryptor = sealapi.Decryptor(seal.context(), secret)
-        self._secret = seal.limbs(seal.residues(secret.data(), 1, len(MODULI))[0, : len(PRIMES)])
-        polynomials = seal.residues(public.data(), 2, len(MODULI))
-        self._public = wire.header(format) + polynomials.astype("<u8").tobytes()
+        pair = keys or seal.generate()
+        self._secret, self._minus = pair.secret, ring.negated(pair.secret)
+        self._public = wire.header(format) + pair.public.astype("<u8").tobytes()
         self._key = wire.key_id(self._public)
+        b, a = wire.accept_key(format, self._public)[:, : len(PRIMES)]
+        phase = ring.inner_products(b[None], np.ones_like(b)) + ring.inner_products(a[None], self._secret)
+        (error,) = ring.constants(phase)
+        if min(error, MODULUS - error) > wire.LARGEST_ERROR:
+            raise InvalidKey("the secret and the public CKKS key do not belong together")
 
     @property
     def public_bytes(self) -> bytes:
@@ -132,31 +143,12 @@ class CKKSKeyHolder(KeyHolder):
             If there are more rows than agreed, or numbers that are not finite or beyond the bound.
         """
         wire.check_values(vector, 1, self._format.max_rows, self._format.residual_bound)
-        items = np.empty(wire.chunks(len(vector)), CHUNK)
-        for item, plain in zip(items, wire.encode(vector, self._scales.residual), strict=True):
-            seed = rng.bytes(SEED_BYTES)
-            item["seed"], item["polynomial"] = np.frombuffer(seed, "u1"), self._encrypt(plain, seed)
+        plain = wire.encode(vector, self._scales.residual / 2.0**self._scales.shift)
+        seeds = [rng.bytes(SEED_BYTES) for _ in plain]
+        items = np.empty(len(plain), CHUNK)
+        items["seed"] = np.frombuffer(b"".join(seeds), "u1").reshape(-1, SEED_BYTES)
+        items["polynomial"] = ring.encrypt(plain, self._scales.shift, ring.expand(seeds), self._minus, rng)
         return FreshCKKSCiphertexts(self._key, items)
-
-    def _encrypt(self, plain: Any, seed: bytes) -> Residues:
-        """Return c0 for the c1 that `seed` expands to.
-
-        SEAL saves its own seeded form only compressed. Its c0 + c1 s is m + e, so m + e - a s with our a is
-        as good.
-        """
-        drawn = sealapi.Ciphertext()
-        self._encryptor.encrypt_symmetric(plain, drawn)
-        public = seal.expand(np.zeros((len(PRIMES), seal.DEGREE), np.uint64), seed)
-        moduli = MODULI[: len(PRIMES)]
-        c0: Residues = (self._phase(drawn) + (moduli - self._phase(public))) % moduli
-        return c0
-
-    def _phase(self, encrypted: Any) -> Residues:
-        """Return c0 + c1 s, shape (2, DEGREE)."""
-        plain = sealapi.Plaintext()
-        self._decryptor.decrypt(encrypted, plain)
-        phase: Residues = seal.residues(plain, 1, len(PRIMES))[0]
-        return phase
 
     def open_masked(self, reply: FreshCiphertexts, columns: int) -> bytes:
         """Decrypt and flood `columns` masked products.
@@ -179,7 +171,7 @@ class CKKSKeyHolder(KeyHolder):
                 f"{columns} more; start a new session, which draws a fresh key"
             )
         self._openings += columns
-        inner = seal.inner_products(items["polynomial"], self._secret)
+        inner = ring.constants(ring.inner_products(wire.polynomials(items), self._secret))
         return wire.join_numbers(
             [(t + i + self._flood()) % MODULUS for t, i in zip(numbers, inner, strict=True)]
         )
@@ -192,10 +184,8 @@ class CKKSKeyHolder(KeyHolder):
 class CKKSEvaluator(Evaluator[PreparedMatrix, list[int]]):
     """The side that owns the matrix; made by :meth:`from_public`."""
 
-    def __init__(self, format: Format, scales: Scales, key: bytes, public_key: Any) -> None:
-        self._format, self._scales, self._key = format, scales, key
-        self._encryptor = sealapi.Encryptor(seal.context(), public_key)
-        self._evaluator = sealapi.Evaluator(seal.context())
+    def __init__(self, format: Format, scales: Scales, key: bytes, public: Residues) -> None:
+        self._format, self._scales, self._key, self._public = format, scales, key, public
 
     @classmethod
     def from_public(cls, format: Format, public_bytes: bytes) -> Self:
@@ -208,8 +198,8 @@ class CKKSEvaluator(Evaluator[PreparedMatrix, list[int]]):
         EncodingOverflow
             If the format leaves no room for precision and flooding.
         """
-        scales, public_key = Scales.of(format), wire.accept_key(format, public_bytes)
-        return cls(format, scales, wire.key_id(public_bytes), public_key)
+        scales, polynomials = Scales.of(format), wire.accept_key(format, public_bytes)
+        return cls(format, scales, wire.key_id(public_bytes), polynomials[:, : len(PRIMES)].copy())
 
     def prepare(self, matrix: FloatArray) -> PreparedMatrix:
         """Encode a matrix, shape (rows, columns), into 4 times its size in float64 (chunks are filled up).
@@ -220,26 +210,22 @@ class CKKSEvaluator(Evaluator[PreparedMatrix, list[int]]):
             If there are more rows than agreed, or entries that are not finite or beyond [-1, 1].
         """
         wire.check_values(matrix, 2, self._format.max_rows, 1.0)
-        columns = [
-            [None if plain.is_zero() else plain for plain in wire.encode(column, self._scales.matrix)]
-            for column in np.ascontiguousarray(matrix.T)
-        ]
-        return PreparedMatrix(len(matrix), columns)
+        shape = (matrix.shape[1], wire.chunks(len(matrix)), len(PRIMES), DEGREE)
+        polynomials = np.empty(shape, np.uint64)
+
+        def columns(start: int, stop: int) -> None:
+            for column in range(start, stop):
+                plain = wire.encode(np.ascontiguousarray(matrix[:, column]), self._scales.matrix)
+                polynomials[column] = ring.transform(plain)
+
+        run(columns, len(polynomials), None)
+        return PreparedMatrix(len(matrix), polynomials)
 
     def products(self, vector: FreshCiphertexts, prepared: PreparedMatrix) -> CKKSCiphertexts:
         """Validate [[r]] and return X^T [[r]], not yet fit to be sent. Raises InvalidCiphertext."""
         items = wire.accept(vector, CHUNK, wire.chunks(prepared.rows), self._key, "encrypted vector")
-        chunks = [seal.expand(item["polynomial"], item["seed"].tobytes()) for item in items]
-        return CKKSCiphertexts([self._product(column, chunks) for column in prepared.columns])
-
-    def _product(self, column: list[Any], chunks: list[Any]) -> Any:
-        zero = np.zeros((len(PRIMES), seal.DEGREE), np.uint64)
-        total, term = seal.ciphertext(zero, zero), sealapi.Ciphertext()
-        for plain, chunk in zip(column, chunks, strict=True):
-            if plain is not None:  # SEAL refuses to multiply by zero
-                self._evaluator.multiply_plain(chunk, plain, term)
-                self._evaluator.add_inplace(total, term)
-        return total
+        c1 = ring.expand([seed.tobytes() for seed in items["seed"]])
+        return CKKSCiphertexts(*ring.products(wire.polynomials(items), c1, prepared.polynomials))
 
     def masked_products(
         self, vector: FreshCiphertexts, prepared: PreparedMatrix, rng: Rng
@@ -252,20 +238,13 @@ class CKKSEvaluator(Evaluator[PreparedMatrix, list[int]]):
             If the vector has a wrong size, key or range, or zero or repeated polynomials.
         """
         products = self.products(vector, prepared)
-        masks = [rng.below(MODULUS) for _ in prepared.columns]
+        sums, c1 = ring.add_zeros(products.sums, products.polynomials, self._public, rng)
+        masks = [rng.below(MODULUS) for _ in sums]
+        masked = [(c0 + mask) % MODULUS for c0, mask in zip(ring.constants(sums), masks, strict=True)]
         items = np.empty(len(masks), REPLY)
-        for item, product, mask in zip(items, products, masks, strict=True):
-            c0, c1 = self._rerandomise(product)
-            masked = wire.join_numbers([(seal.constant(c0) + mask) % MODULUS])
-            item["number"], item["polynomial"] = np.frombuffer(masked, "u1"), c1
+        items["number"] = np.frombuffer(wire.join_numbers(masked), "u1").reshape(-1, wire.NUMBER_BYTES)
+        items["polynomial"] = c1
         return FreshCKKSCiphertexts(self._key, items), masks
-
-    def _rerandomise(self, product: Any) -> Residues:
-        """Return the product plus a public-key encryption of zero, shape (2, 2, DEGREE)."""
-        zero = sealapi.Ciphertext()
-        self._encryptor.encrypt_zero(seal.context().first_parms_id(), zero)
-        self._evaluator.add_inplace(zero, product)
-        return seal.residues(zero, 2, len(PRIMES))
 
     def unmask(self, opened: bytes, masks: list[int]) -> FloatArray:
         """Remove the masks: X^T r, shape (columns,), to the precision T of :class:`Scales`.

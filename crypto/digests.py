@@ -49,6 +49,10 @@ class Packed:
         """Return one string."""
         return self.data[self.ends[row] : self.ends[row + 1]].tobytes()
 
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate over the strings."""
+        return (self[row] for row in range(len(self)))
+
 
 @dataclass(frozen=True, eq=False)
 class Chunked:

@@ -342,6 +342,14 @@ class Ciphertexts:
             self.key, parallel(lambda pair: gmpy2.powmod(pair[0], int(pair[1]), self.key.n_squared), pairs)
         )
 
+    def scale_secretly(self, factors: Sequence[int]) -> "Ciphertexts":
+        """Return the products with one positive factor each, in constant time for factors of one length."""
+        pairs = list(zip(self._values, factors, strict=True))
+        return Ciphertexts(
+            self.key,
+            parallel(lambda pair: gmpy2.powmod_sec(pair[0], int(pair[1]), self.key.n_squared), pairs),
+        )
+
     def product(self, matrix: NDArray[np.int64]) -> "Ciphertexts":
         """Return the inner products of this vector with the columns of a matrix.
 

@@ -1,22 +1,16 @@
-"""Microsoft SEAL by its residues: ring and parameters of CKKS, and the way numpy arrays enter and leave SEAL.
+"""Microsoft SEAL: the check of the parameters, key generation, and the way numpy arrays enter and leave.
 
 SEAL is reached through ``tenseal.sealapi``, which offers its objects but their numbers only as files in
 SEAL's own stream format. This module writes such streams itself, uncompressed, from residues that the
 caller has validated: no byte of a peer is ever parsed by the library, which malformed ones can crash.
-
-Ring: Z_q[X]/(X^N + 1). A polynomial is stored as its N values at the primitive 2N-th roots of unity modulo
-each prime of q (number-theoretic transform), in SEAL's order, which never matters here. The sum of X^k over
-these roots is N for k = 0 and 0 for 0 < k < N, so the mean of the values is the constant coefficient,
-without a transform.
+Arithmetic is :mod:`.ckks_ring`'s, in the same form.
 
 Randomness: SEAL draws 64 bytes from the operating system (``/dev/urandom``, through ``std::random_device``)
-for every key and every encryption and expands them with BLAKE2xb. It keeps no state between calls, so a
-forked process repeats nothing. It can take a fixed seed, but would then use the same stream for every
-encryption: never do that.
+for every key and expands them with BLAKE2xb. It keeps no state between calls, so a forked process repeats
+nothing. It can take a fixed seed, but would then use the same stream for every key: never do that.
 
 Sources: Microsoft SEAL 4, native/src/seal: serialization.h, ciphertext.cpp (streams), util/rlwe.cpp
-(sampling), randomgen.cpp (entropy). RFC 8878, section 3.1.1 (Zstandard frames). Albrecht et al.,
-"Homomorphic Encryption Security Standard", HomomorphicEncryption.org 2018, table 1.
+(sampling), randomgen.cpp (entropy). RFC 8878, section 3.1.1 (Zstandard frames).
 """
 
 import math
@@ -25,52 +19,20 @@ import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, final
 
 import numpy as np
-from numpy.typing import NDArray
 from tenseal import sealapi
 
-__all__ = [
-    "DEGREE",
-    "MODULI",
-    "MODULUS",
-    "PRIMES",
-    "SEED_BYTES",
-    "SPECIAL_PRIME",
-    "FloatArray",
-    "Residues",
-    "ciphertext",
-    "constant",
-    "context",
-    "encode",
-    "expand",
-    "inner_products",
-    "limbs",
-    "public_key",
-    "residues",
-]
+from vfl.crypto.ckks_ring import DEGREE, MODULI, PRIMES, SPECIAL_PRIME, Residues
 
-FloatArray = NDArray[np.float64]
-Residues = NDArray[np.uint64]
-
-# N and q: the standard allows log2 q <= 152 at N = 8192 for 192-bit classical security, with a uniform
-# ternary secret and errors of standard deviation 3.2. Keys live modulo all 150 bits, ciphertexts modulo q,
-# the first 120.
-DEGREE = 8192
-PRIMES = (1152921504606748673, 1152921504606830593)
-SPECIAL_PRIME = 1073692673
-MODULUS = math.prod(PRIMES)
-MODULI = np.array([*PRIMES, SPECIAL_PRIME], dtype=np.uint64)[:, None]
-SEED_BYTES = 64
+__all__ = ["KeyPair", "ciphertext", "context", "generate", "key_pair", "public_key", "residues"]
 
 _HEADER = struct.Struct("<HBBBBHQ")
 _MAGIC = 0xA15E
 _UNCOMPRESSED, _ZSTANDARD = 0, 2
-_BLAKE2XB = 1
-_LIMB_BITS, _LIMBS = 20, 3  # N products of two such limbs sum to less than 2^53: exact in float64
-_WEIGHTS = [1 << _LIMB_BITS * (i + j) for i in range(_LIMBS) for j in range(_LIMBS)]
 
 
 @cache
@@ -86,17 +48,29 @@ def context() -> Any:
     return made
 
 
-@cache
-def _encoder() -> Any:
-    return sealapi.CKKSEncoder(context())
+@final
+@dataclass(frozen=True)
+class KeyPair:
+    """A key as residues: s modulo q, shape (2, DEGREE), and (b, A) modulo q and the special prime, (2, 3, DEGREE)."""
+
+    secret: Residues
+    public: Residues
+
+    def __repr__(self) -> str:
+        return "KeyPair(...)"
 
 
-def encode(values: FloatArray, scale: float) -> Any:
-    """Return the SEAL plaintext modulo q with these slots, at most DEGREE / 2; the others are zero."""
-    plain = sealapi.Plaintext()
-    _encoder().encode(values.tolist(), context().first_parms_id(), scale, plain)
-    plain.scale = 1.0  # the caller keeps the accounts; SEAL would only refuse large products
-    return plain
+def generate() -> KeyPair:
+    """Draw a key: s uniform with coefficients -1, 0, 1, A uniform, b = -(A s + e)."""
+    keys, public = sealapi.KeyGenerator(context()), sealapi.PublicKey()
+    keys.create_public_key(public)
+    return key_pair(keys.secret_key(), public)
+
+
+def key_pair(secret: Any, public: Any) -> KeyPair:
+    """Return the residues of a SEAL SecretKey and its PublicKey."""
+    polynomials = residues(public.data(), 2, len(MODULI))
+    return KeyPair(residues(secret.data(), 1, len(MODULI))[0, : len(PRIMES)], polynomials)
 
 
 def residues(source: Any, polynomials: int, primes: int) -> Residues:
@@ -118,52 +92,10 @@ def ciphertext(c0: Residues, c1: Residues) -> Any:
     return _load(sealapi.Ciphertext(), members + _array(np.stack([c0, c1])))
 
 
-def expand(c0: Residues, seed: bytes) -> Any:
-    """Return the SEAL ciphertext modulo q whose second polynomial is expanded from SEED_BYTES bytes."""
-    members = _members(context().first_parms_id(), len(PRIMES))
-    generator = _stream(struct.pack("<B", _BLAKE2XB) + seed)
-    return _load(sealapi.Ciphertext(), members + _array(c0) + generator)
-
-
 def public_key(polynomials: Residues) -> Any:
     """Return the SEAL public key of validated residues, shape (2, 3, DEGREE), the special prime last."""
     members = _members(context().key_parms_id(), len(MODULI))
     return _load(sealapi.PublicKey(), members + _array(polynomials))
-
-
-def constant(polynomial: Residues) -> int:
-    """Return the constant coefficient modulo q of a polynomial, shape (2, DEGREE)."""
-    low, high = polynomial & np.uint64(0xFFFFFFFF), polynomial >> np.uint64(32)
-    sums = zip(low.sum(axis=1), high.sum(axis=1), strict=True)
-    return _mean([int(a) + (int(b) << 32) for a, b in sums])
-
-
-def limbs(polynomials: Residues) -> FloatArray:
-    """Split residues, shape (..., DEGREE), into limbs of 20 bits, shape (..., 3, DEGREE), lowest first."""
-    shifts = [np.uint64(_LIMB_BITS * i) for i in range(_LIMBS)]
-    mask = np.uint64((1 << _LIMB_BITS) - 1)
-    return np.stack([polynomials >> shift & mask for shift in shifts], axis=-2).astype(np.float64)
-
-
-def inner_products(polynomials: Residues, secret: FloatArray) -> list[int]:
-    """Return the constant coefficients modulo q of products with one polynomial.
-
-    Parameters
-    ----------
-    polynomials : ndarray, shape (count, 2, DEGREE)
-    secret : ndarray, shape (2, 3, DEGREE)
-        The other factor, in :func:`limbs`.
-    """
-    grams = np.matmul(limbs(polynomials), secret.swapaxes(-1, -2)).reshape(-1, len(PRIMES), len(_WEIGHTS))
-    return [
-        _mean([sum(int(g) * w for g, w in zip(row, _WEIGHTS, strict=True)) for row in gram]) for gram in grams
-    ]
-
-
-def _mean(sums: list[int]) -> int:
-    """Divide a sum modulo each prime by N and return the residue modulo q (Chinese remainder theorem)."""
-    (first, p), (second, r) = [(s * pow(DEGREE, -1, p) % p, p) for s, p in zip(sums, PRIMES, strict=True)]
-    return first + p * ((second - first) * pow(p, -1, r) % r)
 
 
 def _stored(stream: bytes) -> bytes | None:

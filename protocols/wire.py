@@ -44,10 +44,12 @@ __all__ = [
 
 
 class Role(enum.StrEnum):
-    """The two roles: label holder (active party) and feature holder (passive party)."""
+    """The roles: label holder and feature holder of vertical training, aggregator and client of horizontal sums."""
 
     GUEST = "guest"
     HOST = "host"
+    AGGREGATOR = "aggregator"
+    CLIENT = "client"
     EITHER = "either"
 
 
@@ -61,6 +63,7 @@ class Leakage(enum.StrEnum):
     PAYLOAD = "payload"  # agreed columns of the common customers, as they are
     SCORE = "score"  # a party's part of each row's score
     GRADIENT = "gradient"  # a party's own gradient, as an aggregate over a batch
+    AGGREGATE = "aggregate"  # a sum over so many parties that none of its parts follows
     CONTROL = "control"  # continue, stop, done
 
 

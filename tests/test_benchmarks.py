@@ -12,9 +12,13 @@ from vfl.datasets import synthetic
 
 
 def quality(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return benchmark("quality", *arguments, folder=folder)
+
+
+def benchmark(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     return subprocess.run(
-        [sys.executable, "-m", "benchmarks.quality", *arguments],
+        [sys.executable, "-m", f"benchmarks.{name}", *arguments],
         capture_output=True,
         text=True,
         timeout=240,
@@ -52,3 +56,33 @@ def test_a_table_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "MissingValues: guest" in done.stderr
     assert "PeerAborted: guest stopped with MissingValues" in done.stderr
+
+
+def test_a_linear_model_on_tables_of_ones_own(tmp_path: Path) -> None:
+    parties = synthetic(1500, 3, 4, seed=5)
+    number = pl.col("id").str.slice(1).cast(pl.Int64)
+    parties.guest.with_columns(number).rename({"label": "bad"}).write_csv(tmp_path / "guest.csv")
+    parties.host.with_columns(number).write_csv(tmp_path / "host.csv")
+    done = benchmark(
+        "glm", "--data", str(tmp_path), "--label", "bad", "--security", "exchange", folder=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert {"auc", "log_loss", "iterations", "seconds", "bytes", "pooled"} <= set(figures)
+    assert figures["auc"] > 0.8
+    assert abs(figures["auc"] - figures["pooled"]["auc"]) < 0.01
+    assert figures["pooled"]["coefficient_distance"] < 0.1
+
+
+def test_generated_rows_over_a_slow_link_without_the_peer(tmp_path: Path) -> None:
+    sizes = ["--rows", "2000", "--guest-columns", "3", "--host-columns", "6", "--iterations", "3"]
+    link = ["--megabits", "100", "--delay-ms", "20"]
+    peer = ["--peers", "--secretflow-python", sys.executable]
+    done = benchmark("glm", *sizes, *link, *peer, "--security", "exchange", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["iterations"] == 3
+    assert figures["seconds_per_iteration"] > 2 * 0.02, "no there and back in less than two delays"
+    assert 100 < figures["peak_mib"] < 4000
+    assert figures["ratio_to_secretflow"] is None
+    assert "cannot import secretflow" in figures["secretflow"]["reason"]

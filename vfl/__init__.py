@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from vfl.identifiers import Key
     from vfl.linear import LinearRegression, LogisticRegression
     from vfl.model import load
-    from vfl.multiparty import align_all
     from vfl.outcome import record_metrics
     from vfl.overlap import Spine, enrich, intersection_size, intersection_sum, spine
-    from vfl.session import Session, Simulation, connect, current, simulate
+    from vfl.session import Session, connect, current
+    from vfl.simulation import Simulation, simulate
     from vfl.streaming import AlignedFiles, align_files
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "Spine",
     "__version__",
     "align",
-    "align_all",
     "align_files",
     "connect",
     "current",
@@ -50,10 +49,9 @@ _HOMES = {
     "LinearRegression": "linear",
     "LogisticRegression": "linear",
     "Session": "session",
-    "Simulation": "session",
+    "Simulation": "simulation",
     "Spine": "overlap",
     "align": "alignment",
-    "align_all": "multiparty",
     "align_files": "streaming",
     "connect": "session",
     "current": "session",
@@ -63,7 +61,7 @@ _HOMES = {
     "load": "model",
     "read_table": "data",
     "record_metrics": "outcome",
-    "simulate": "session",
+    "simulate": "simulation",
     "spine": "overlap",
     "train_test_split": "alignment",
 }

@@ -12,6 +12,7 @@ from vfl.choosing import choose
 from vfl.comparing import learner, nobody, noted, opened, round_trip_ms
 from vfl.errors import ConfigError, InvalidData, InvalidIds
 from vfl.identifiers import Duplicates, Key, PreparedIds, held_out, prepare_ids
+from vfl.multiparty import align_with_all
 from vfl.protocols.psi import dh
 from vfl.protocols.psi.multiplicity import exchange_multiplicities
 from vfl.protocols.psi.sets import Intersection, bucket
@@ -36,7 +37,10 @@ def align(
     learns: Learns = "both",
     protocol: Literal["auto", "dh", "fast"] = "auto",
 ) -> Any:
-    """Keep the rows whose identifier the peer has too; both parties get them in the same, random order.
+    """Keep the rows whose identifier the peer, or every host, has too; all parties get them in the same, random order.
+
+    With several hosts the rows are those that all parties have, by a protocol of its own (:mod:`vfl.multiparty`);
+    `fallback`, `learns`, `protocol` and ``duplicates="all"`` are for one host.
 
     Parameters
     ----------
@@ -68,6 +72,8 @@ def align(
         If this party's identifiers are unusable under the declared policy.
     AlignmentError
         If too few customers are common, or the peer brings more identifiers than allowed.
+    ConfigError
+        If arguments do not go together.
     PolicyRefused
         By the run ledger: a list that differs in a few rows from an earlier one, or too many comparisons.
     ConfigMismatch
@@ -77,13 +83,20 @@ def align(
     -------
     Each party that learns gets to know which of its own customers the other has, and both the size of the other's set
     within an eighth; with ``duplicates="all"`` also how many rows the other has for each common customer; with
-    `fallback` also by which identifier each matched.
+    `fallback` also by which identifier each matched. With several hosts: which of its own customers all others have,
+    and sizes within an eighth, the guest each host's and a host the guest's; nothing about any two parties alone.
     """
-    session = current()
+    session, first = current(), Key(_frozen(on), _frozen(normalise))
     learner(learns, session, ("both", "guest", "host"))
+    if len(session.hosts) > 1:
+        if fallback or learns != "both" or protocol != "auto" or duplicates == "all":
+            raise ConfigError(
+                'with several hosts vfl.align takes no fallback, learns="both", protocol="auto" and no duplicates="all"'
+            )
+        return align_with_all(session, table, _Chain(session, [first], nulls, duplicates).prepared(table, 0))
     if learns != "both" and (fallback or protocol == "fast" or duplicates == "all"):
         raise ConfigError(f'learns="{learns}" goes with protocol "dh", without fallback and duplicates="all"')
-    chain = _Chain(session, [Key(_frozen(on), _frozen(normalise)), *fallback], nulls, duplicates)
+    chain = _Chain(session, [first, *fallback], nulls, duplicates)
     return _aligned(table, chain, learns, protocol)
 
 

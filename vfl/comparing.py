@@ -15,10 +15,11 @@ from vfl.guards import allowed_peer_keys, check_enumeration, check_shapes, shape
 from vfl.identifiers import PreparedIds
 from vfl.ledger import Sketch
 from vfl.protocols.psi.sets import bucket
+from vfl.protocols.session import Peer
 from vfl.report.facts import Alignment
 from vfl.session import Session
 
-__all__ = ["Opened", "learner", "nobody", "noted", "opened", "round_trip_ms"]
+__all__ = ["Opened", "learner", "nobody", "noted", "opened", "opened_with_all", "round_trip_ms"]
 
 
 @dataclass(frozen=True)
@@ -71,21 +72,49 @@ def opened(
         If the parties call differently or normalise otherwise.
     InvalidIds
         If one site has lost leading zeros.
+    LocalProtocolError
+        If there are several hosts; for these there is :func:`opened_with_all`.
     """
+    peer = session.peer
+    (facts,) = _agreed(session, operation, ids, shared, own or {}, sketch)
+    return _examined(session, ids, peer, facts)
+
+
+def opened_with_all(
+    session: Session, operation: str, ids: PreparedIds, shared: Mapping[str, object]
+) -> tuple[Opened, ...]:
+    """Do as :func:`opened` with every peer; the results are in the order of the channels."""
+    told = _agreed(session, operation, ids, shared, {}, None)
+    return tuple(
+        _examined(session, ids, peer, facts) for peer, facts in zip(session.peers, told, strict=True)
+    )
+
+
+def _agreed(
+    session: Session,
+    operation: str,
+    ids: PreparedIds,
+    shared: Mapping[str, object],
+    own: Mapping[str, object],
+    sketch: Sketch | None,
+) -> tuple[dict[str, str], ...]:
     if session.ledger is not None:
         whole = session.ledger.sketch(ids.keys) if sketch is None else sketch
-        session.ledger.check(session.peer_id, operation, whole, session.policy)
+        for peer in session.peer_ids:
+            session.ledger.check(peer, operation, whole, session.policy)
     recipe = {"recipe": ids.recipe, "recipe's self-test": ids.recipe.digest().hex()}
-    shape = shape_of(ids.keys)
     mine = {
         "padded identifiers": bucket(len(ids.keys)),
-        "identifiers look like": shape.to_text(),
-        **(own or {}),
+        "identifiers look like": shape_of(ids.keys).to_text(),
+        **own,
     }
-    facts = session.call(operation, {**recipe, **shared}, mine)
-    check_shapes(shape, facts, session.name, session.peer.name)
+    return session.call(operation, {**recipe, **shared}, mine)
+
+
+def _examined(session: Session, ids: PreparedIds, peer: Peer, facts: Mapping[str, str]) -> Opened:
+    check_shapes(shape_of(ids.keys), facts, session.name, peer.name)
     theirs = int(facts["padded identifiers"])
-    note = check_enumeration(ids.keys, theirs, session.peer.name)
+    note = check_enumeration(ids.keys, theirs, peer.name)
     if note is not None and note not in session.facts.notes:
         session.facts.notes.append(note)
     return Opened(allowed_peer_keys(len(ids.keys), session.policy), theirs, facts)
@@ -103,7 +132,7 @@ def round_trip_ms(session: Session) -> float:
     start = time.monotonic()
     session.call("round trip", {}, {})
     own = round(1000 * (time.monotonic() - start), 1)
-    facts = session.call("round trip measured", {}, {"milliseconds": own})
+    (facts,) = session.call("round trip measured", {}, {"milliseconds": own})
     return max(own, float(facts["milliseconds"]))
 
 

@@ -11,6 +11,8 @@ name = "retailer"
 certificate = "retailer.pem"    # pinned by `vfl trust`
 listen = "0.0.0.0:7001"         # one side listens, the other has connect = "bank.example:7001"
 
+# A guest with several hosts has [[peers]] instead, once for each; a host has one peer, the guest.
+
 [policy]
 accept_leakage = []             # e.g. ["score", "gradient"]: see docs/leakage.md
 columns = []                    # columns that may be used; nothing else may
@@ -47,6 +49,8 @@ __all__ = [
 ]
 
 T = TypeVar("T", bound="Section")
+PARTIES = (Role.GUEST, Role.HOST)
+"""The roles that a party of a two-party session may have."""
 Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=30 * 86_400)]
 
@@ -121,20 +125,45 @@ class RunConfig(Section, frozen=True):
 
 class _File(Section, frozen=True):
     party: PartyConfig
-    peer: PeerConfig
+    peer: PeerConfig | None = None
+    peers: tuple[PeerConfig, ...] = ()
     policy: PolicyConfig = PolicyConfig()
     run: RunConfig = RunConfig()
 
 
 @dataclass(frozen=True)
 class Config:
-    """A whole configuration file and the folder that its paths are relative to."""
+    """A whole configuration file and the folder that its paths are relative to.
+
+    Attributes
+    ----------
+    peers : tuple of PeerConfig
+        One; at a guest one or several.
+    """
 
     party: PartyConfig
-    peer: PeerConfig
+    peers: tuple[PeerConfig, ...]
     policy: PolicyConfig
     run: RunConfig
     folder: Path
+
+    @property
+    def peer(self) -> PeerConfig:
+        """The only peer.
+
+        Raises
+        ------
+        ConfigError
+            If there are several.
+        """
+        if len(self.peers) != 1:
+            raise ConfigError(f"{self.party.name} has {len(self.peers)} peers: {self.peer_names}; name one")
+        return self.peers[0]
+
+    @property
+    def peer_names(self) -> str:
+        """The peers' names, for people."""
+        return ", ".join(peer.name for peer in self.peers)
 
     def path(self, name: str) -> Path:
         """Return a path of the file relative to its folder."""
@@ -156,17 +185,19 @@ class Config:
         except InvalidKey as error:
             raise ConfigError(f"party.key: {path}: {error}; make one with `vfl init`") from None
 
-    def pinned(self) -> bytes:
-        """Return the peer's pinned certificate (PEM)."""
-        return self._certificate("peer.certificate", self.peer.certificate, "pin it with `vfl trust`")
+    def pinned(self, peer: PeerConfig | None = None) -> bytes:
+        """Return the pinned certificate (PEM) of the only peer, or of one of several."""
+        peer = peer or self.peer
+        what = "peer.certificate" if len(self.peers) == 1 else f"certificate of {peer.name}"
+        return self._certificate(what, peer.certificate, "pin it with `vfl trust`")
 
     def certificate(self) -> bytes:
         """Return this party's certificate (PEM)."""
         return self._certificate("party.certificate", self.party.certificate, "make one with `vfl init`")
 
-    def pinned_key(self) -> bytes:
-        """Return the peer's pinned public key (SubjectPublicKeyInfo, DER)."""
-        return certificate_public_bytes(self.pinned())
+    def pinned_key(self, peer: PeerConfig | None = None) -> bytes:
+        """Return the pinned public key (SubjectPublicKeyInfo, DER) of the only peer, or of one of several."""
+        return certificate_public_bytes(self.pinned(peer))
 
     def _certificate(self, what: str, name: str, remedy: str) -> bytes:
         pem = _read(self.path(name), what, remedy)
@@ -186,18 +217,40 @@ def load_config(path: str | os.PathLike[str]) -> Config:
         Naming the file, the line, the key and the nearest valid name.
     """
     file = decode_toml(Path(path), _File)
-    if file.party.role is Role.EITHER:
+    if file.party.role not in PARTIES:
         raise ConfigError(f"{path}: party.role is guest (holds the labels) or host (holds more columns)")
-    if file.party.name == file.peer.name:
-        raise ConfigError(f"{path}: party.name and peer.name are both {file.party.name}; the parties differ")
-    if (file.peer.listen is None) == (file.peer.connect is None):
-        raise ConfigError(f"{path}: [peer] needs exactly one of listen and connect")
+    peers = _peers(path, file)
     unknown = sorted(set(file.policy.accept_leakage) - {str(leak) for leak in OPT_IN})
     if unknown:
         raise ConfigError(
             f"{path}: policy.accept_leakage names {', '.join(unknown)}; possible are {', '.join(sorted(OPT_IN))}"
         )
-    return Config(file.party, file.peer, file.policy, file.run, Path(path).resolve().parent)
+    return Config(file.party, peers, file.policy, file.run, Path(path).resolve().parent)
+
+
+def _peers(path: str | os.PathLike[str], file: _File) -> tuple[PeerConfig, ...]:
+    """Return the peers, who all differ in name and address; a host has one."""
+    if (file.peer is None) == (not file.peers):
+        raise ConfigError(f"{path}: needs one section [peer], or [[peers]] once for each host of a guest")
+    peers = file.peers if file.peer is None else (file.peer,)
+    if len(peers) > 1 and file.party.role is Role.HOST:
+        raise ConfigError(
+            f"{path}: [[peers]] names {len(peers)}; a host has one peer, the guest, to whom all hosts connect"
+        )
+    for place, peer in enumerate(peers):
+        section = "[peer]" if file.peer else f"[[peers]] of {peer.name}"
+        earlier = peers[:place]
+        if file.party.name == peer.name:
+            raise ConfigError(f"{path}: party.name and peer.name are both {peer.name}; the parties differ")
+        if peer.name in [other.name for other in earlier]:
+            raise ConfigError(f"{path}: [[peers]] names {peer.name} twice")
+        if (peer.listen is None) == (peer.connect is None):
+            raise ConfigError(f"{path}: {section} needs exactly one of listen and connect")
+        if (peer.listen, peer.connect) in [(other.listen, other.connect) for other in earlier]:
+            raise ConfigError(
+                f"{path}: {section} has an address of another peer; each peer has a port of its own"
+            )
+    return peers
 
 
 def decode_toml(path: Path, kind: type[T]) -> T:
@@ -216,7 +269,7 @@ def decode_toml(path: Path, kind: type[T]) -> T:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(str(error), text, kind)}") from None
+        raise ConfigError(f"{path}: {_explain(str(error), _failing(str(error), text), kind)}") from None
 
 
 _TOML_WORDS = {
@@ -243,6 +296,17 @@ def _explain(error: str, text: str, kind: type[Section]) -> str:
     return f"line {_line(text, dotted)}: {dotted}: {reason[0].lower()}{reason[1:].replace('`', '')}"
 
 
+def _failing(error: str, text: str) -> str:
+    """Blank what stands before the [[section]] that an error is in, so that keys of earlier ones are not taken."""
+    place = re.search(r" - at `\$\.(\w+)\[(\d+)\]", error)
+    if place is None:
+        return text
+    lines = text.splitlines()
+    starts = [i for i, line in enumerate(lines) if re.match(rf"\s*\[\[\s*{place[1]}\s*\]\]", line)]
+    start = starts[int(place[2])] if starts else 0
+    return "\n".join([""] * start + lines[start:])
+
+
 def _nearest(name: str, valid: list[str]) -> str:
     near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"valid are {', '.join(valid)}"
@@ -263,7 +327,7 @@ def _fields(kind: Any) -> list[str]:
 def _values(kind: Any) -> list[str]:
     """Return the values that an enumeration, a Literal or a union with one allows."""
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return [str(member.value) for member in kind if member is not Role.EITHER]  # of a party: never both
+        return [str(member.value) for member in kind if kind is not Role or member in PARTIES]
     return [text for arg in get_args(kind) for text in ([arg] if isinstance(arg, str) else _values(arg))]
 
 

@@ -141,7 +141,7 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
         }
         own = {"columns": columns, "schema": session.commitment(tables.schema(X))}
         own |= {"residual_bits": side.bits} if side else {}
-        theirs = session.call(f"{type(self).__name__}.fit", shared, own)
+        (theirs,) = session.call(f"{type(self).__name__}.fit", shared, own)
         plan = self._plan(rows, columns, side, theirs, session)
         self._warn(plan, session)
         block = Block.of(features.values, self._strength(plan.rows), self._curvature)

@@ -14,10 +14,10 @@ a proof of its modulus, which phe does not know, so that a public key of phe alo
 ``tenseal.context(tenseal.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[60, 60, 30])``. Vectors go to TenSEAL. Two
 directions do not exist:
 
-* Vectors from TenSEAL: :mod:`vfl.crypto.ckks` sends c1 as the 64 bytes from which it is expanded. TenSEAL has
+* Vectors from TenSEAL: :mod:`vfl.crypto.ckks` sends c1 as the 32 bytes from which it is expanded. TenSEAL has
   nothing but whole ciphertexts, and the c1 of its encryptions is the expansion of no known seed.
-* Secret keys to TenSEAL: a :class:`~vfl.crypto.ckks.CKKSKeyHolder` keeps its own inside SEAL and modulo two of the
-  three primes of a SEAL secret key.
+* Secret keys to TenSEAL: a :class:`~vfl.crypto.ckks.CKKSKeyHolder` keeps its own modulo two of the three primes of a
+  SEAL secret key.
 
 Sources: python-paillier 1.5 (CSIRO's Data61), ``phe.paillier``. TenSEAL 0.3, ``tensealcontext.proto`` and
 ``tensors.proto``: the fields that are written here.
@@ -29,12 +29,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import gmpy2
-import numpy as np
 from gmpy2 import mpz
 from tenseal import sealapi
 
-from vfl.crypto import ckks_format, fresh, paillier, seal
+from vfl.crypto import ckks_format, ckks_ring, fresh, paillier, seal
 from vfl.crypto.ckks import CKKSKeyHolder
+from vfl.crypto.ckks_ring import SLOTS
 from vfl.crypto.innerproduct import Format
 from vfl.crypto.rng import Rng
 from vfl.errors import ConfigError, InvalidCiphertext, InvalidKey, KeyMismatch
@@ -227,7 +227,8 @@ def to_tenseal_context(format: Format, public_bytes: bytes) -> Any:
 
     scale = ckks_format.Scales.of(format).residual
     parameters = _saved(seal.context().key_context_data().parms())
-    public = _field(1, _saved(ckks_format.accept_key(format, public_bytes)))
+    key = seal.public_key(ckks_format.accept_key(format, public_bytes))
+    public = _field(1, _saved(key))
     # automatic relinearisation, rescaling and switching of moduli, as TenSEAL has by default
     settings = b"\x10\x07" + b"\x19" + struct.pack("<d", scale)
     return tenseal.context_from(_field(1, parameters) + _field(2, public + settings))
@@ -252,7 +253,7 @@ def from_tenseal_context(format: Format, context: Any) -> bytes:
     """
     _check_context(context)
     public = _moved(context.public_key().data, sealapi.PublicKey())
-    polynomials = seal.residues(public.data(), 2, len(seal.MODULI))
+    polynomials = seal.residues(public.data(), 2, len(ckks_ring.MODULI))
     public_bytes = ckks_format.header(format) + polynomials.astype("<u8").tobytes()
     ckks_format.Scales.of(format)
     ckks_format.accept_key(format, public_bytes)
@@ -278,19 +279,15 @@ def from_tenseal_secret_key(format: Format, rng: Rng, context: Any) -> CKKSKeyHo
     EncodingOverflow
         If the format leaves no room for precision and flooding.
     InvalidKey
-        If the context has no secret key, or other parameters than those of :mod:`vfl.crypto.ckks`.
+        If the context has no secret key, other parameters than those of :mod:`vfl.crypto.ckks`, or a public key
+        that does not belong to the secret one.
     """
-    public_bytes = from_tenseal_context(format, context)
+    _check_context(context)
     if not context.has_secret_key():
         raise InvalidKey("the TenSEAL context is public: a key holder needs the secret key")
     secret = _moved(context.secret_key().data, sealapi.SecretKey())
-    holder = CKKSKeyHolder(format, rng)  # it draws a key, which no one has seen yet: replace it whole
-    holder._encryptor = sealapi.Encryptor(seal.context(), secret)
-    holder._decryptor = sealapi.Decryptor(seal.context(), secret)
-    residues = seal.residues(secret.data(), 1, len(seal.MODULI))[0]
-    holder._secret = seal.limbs(residues[: len(seal.PRIMES)])
-    holder._public, holder._key = public_bytes, ckks_format.key_id(public_bytes)
-    return holder
+    public = _moved(context.public_key().data, sealapi.PublicKey())
+    return CKKSKeyHolder(format, rng, seal.key_pair(secret, public))
 
 
 def to_tenseal_vectors(format: Format, context: Any, vector: fresh.FreshCiphertexts, rows: int) -> list[Any]:
@@ -322,11 +319,12 @@ def to_tenseal_vectors(format: Format, context: Any, vector: fresh.FreshCipherte
     scale = ckks_format.Scales.of(format).residual
     count = ckks_format.chunks(rows)
     items = ckks_format.accept(vector, ckks_format.CHUNK, count, key, "encrypted vector")
+    c1 = ckks_ring.expand([seed.tobytes() for seed in items["seed"]])
     vectors = []
-    for item, start in zip(items, range(0, rows, ckks_format.SLOTS), strict=True):
-        encrypted = seal.expand(item["polynomial"].astype(np.uint64), item["seed"].tobytes())
+    for chunk, pair in enumerate(zip(ckks_format.polynomials(items), c1, strict=True)):
+        encrypted = seal.ciphertext(*pair)
         encrypted.scale = scale
-        size = _varint(min(rows - start, ckks_format.SLOTS))
+        size = _varint(min(rows - SLOTS * chunk, SLOTS))
         raw = _field(1, size) + _field(2, _saved(encrypted)) + b"\x19" + struct.pack("<d", scale)
         vectors.append(tenseal.ckks_vector_from(context, raw))
     return vectors
@@ -338,7 +336,7 @@ def _check_context(context: Any) -> None:
     if (theirs.key_parms_id(), theirs.first_parms_id()) != (ours.key_parms_id(), ours.first_parms_id()):
         raise InvalidKey(
             "the TenSEAL context has other parameters: take CKKS with poly_modulus_degree "
-            f"{seal.DEGREE} and coeff_mod_bit_sizes [60, 60, 30]"
+            f"{ckks_ring.DEGREE} and coeff_mod_bit_sizes [60, 60, 30]"
         )
     try:
         context.has_public_key()

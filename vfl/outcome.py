@@ -49,10 +49,10 @@ def facts_of(session: Session, audit: AuditTrace | None = None) -> RunFacts:
     """Return the facts of a session for its report."""
     kept = session.facts
     return RunFacts(
-        title=f"{session.name} and {session.peer.name}",
-        session=session.peer.session.hex()[:16],
+        title=" and ".join([session.name, *(peer.name for peer in session.peers)]),
+        session=", ".join(peer.session.hex()[:16] for peer in session.peers),
         party=session.name,
-        peer=session.peer.name,
+        peer=session.peer_names,
         role=session.role.value,
         started=session.started,
         versions=software(),
@@ -90,7 +90,8 @@ class Outcome:
         self._session, self._root = session, folder
         self._early: list[Record] = []
         self._log: AuditLog | None = None
-        session.channel.observe(self._observe)
+        for channel in session.channels:
+            channel.observe(self._observe)
 
     def _observe(self, record: Record) -> None:
         if record.direction == "received":
@@ -107,7 +108,7 @@ class Outcome:
     def open(self) -> None:
         """Open the log; the session's handshake is done."""
         session = self._session
-        name = f"{session.started:%Y%m%d-%H%M%S}-{session.name}-{session.peer.session.hex()[:8]}"
+        name = f"{session.started:%Y%m%d-%H%M%S}-{session.name}-{session.identifier[:8]}"
         self.folder = self._root / name
         try:
             self._root.mkdir(parents=True, exist_ok=True)
@@ -117,9 +118,9 @@ class Outcome:
             ) from None
         policy = json.dumps(_plain(session.policy), sort_keys=True)
         header = AuditHeader(
-            session=session.peer.session.hex(),
+            session=session.identifier,
             party=session.name,
-            peer=session.peer.name,
+            peer=session.peer_names,
             versions=software(),
             config_digest=hashlib.sha256(policy.encode()).hexdigest(),
             columns=list(session.policy.columns),

@@ -98,7 +98,7 @@ def align_files(
     if not 0 <= number < workers:
         raise ConfigError(f"worker {number} of {workers} does not exist; they are counted from 0")
     wish = partitions or _partitions_for(source)
-    agreed = session.call("align_files", {"workers": workers, "worker": number}, {"partitions": wish})
+    (agreed,) = session.call("align_files", {"workers": workers, "worker": number}, {"partitions": wish})
     spec = Spec(
         (on,) if isinstance(on, str) else tuple(on),
         recipe(normalise, 1 if isinstance(on, str) else len(on)).names,

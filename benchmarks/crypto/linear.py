@@ -95,7 +95,7 @@ def lattice(peers: dict[str, Peer], repeats: int) -> tuple[list[Row], Figures]:
 def ckks(peers: dict[str, Peer], repeats: int) -> tuple[list[Row], Figures]:
     generator, rng = np.random.default_rng(5), SystemRng()
     matrix, residuals = generator.uniform(-1, 1, (ROWS, COLUMNS)), generator.uniform(-1, 1, ROWS)
-    format = Format(ROWS, 1.0, 26, 21)  # the most fraction bits that leave 2^40 of flooding at these rows
+    format = Format(ROWS, 1.0)
     holder = CKKSKeyHolder(format, rng)
     evaluator = CKKSEvaluator.from_public(format, holder.public_bytes)
     prepared, expected = evaluator.prepare(matrix), matrix.T @ residuals
@@ -109,7 +109,7 @@ def ckks(peers: dict[str, Peer], repeats: int) -> tuple[list[Row], Figures]:
         found = evaluator.unmask(opened, masks)
         error = max(error, float(np.abs(found - expected).max() / np.abs(expected).max()))
 
-    operations = [Operation("vfl, CKKS", ours, 1.0, "fresh, masked uniformly modulo q, flooded")]
+    operations = [Operation("vfl, CKKS", ours, 1.0, "fresh; masks uniform modulo q, 40 bits of flooding")]
     if peers:
         context = tenseal.context(tenseal.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[60, 40, 40, 60])
         context.global_scale = 2.0**40

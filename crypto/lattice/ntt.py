@@ -32,6 +32,7 @@ __all__ = [
     "accumulate",
     "binomial",
     "encrypt",
+    "finish",
     "inner",
     "multiply",
     "rerandomise",
@@ -429,6 +430,32 @@ def rerandomise(
                 inverse(mixed, out_b[item, limb], outer[limb, 1], inner[limb, 1], constants, p)
         _switch(switched, kept, primes, inverses, half)
         out_a[item] = switched[:kept]
+
+
+@kernel
+def finish(
+    b: Any, masks: Any, flood: Any, error: Any, offset: Any, powers: Any, delta: Any, kept: Any, inverses: Any,
+    half: Any, out: Any, primes: Any, scale: Any,
+) -> None:  # fmt: skip
+    """Add e_0, flooding and Delta mask to coefficients of b and switch them down.
+
+    `b` (k, L, P) coefficients; `masks` (k, limbs of t, P); `flood` (W, k, P) words of 30 bits, whose number less
+    `offset` (L,) is the flooding; `powers` (W, L) of 2^30; `error` (k, P) int8; `out` (k, kept, P).
+    """
+    total = np.empty(b.shape[1:], np.uint32)
+    for item in range(b.shape[0]):
+        for limb in range(primes.size):
+            p, constants = primes[limb], scale[limb]
+            start = np.int64(offset[limb]) + np.int64(p)
+            for j in range(b.shape[2]):
+                x = np.uint64(np.int64(b[item, limb, j]) + np.int64(error[item, j]) + start)
+                for word in range(powers.shape[0]):
+                    x += np.uint64(flood[word, item, j]) * powers[word, limb]
+                if limb < delta.shape[0]:
+                    x += np.uint64(masks[item, limb, j]) * np.uint64(delta[limb, 0])
+                total[limb, j] = np.uint32(reduce(x, p, constants))
+        _switch(total, kept, primes, inverses, half)
+        out[item] = total[:kept]
 
 
 @kernel

@@ -1,7 +1,7 @@
 """Matrix products in both orientations on the same transformed matrix, and products slot by slot.
 
-Coefficients. Rows are cut into chunks of m = min(rows, N). Where several columns fit a polynomial, N/m of them share
-it, m coefficients apart: with i < m the row within the chunk and f the column within the group,
+Coefficients. Rows are cut into chunks of m, by default min(rows, N). Where several columns fit a polynomial, N/m of
+them share it, m coefficients apart: with i < m the row within the chunk and f the column within the group,
 
     x(X) = sum over f, i of x_if X^(i + f m)     r(X) = sum_i r_i X^-i     w(X) = sum_f w_f X^(-f m)
 
@@ -17,7 +17,7 @@ Source: Huang, Lu, Hong, Ding, "Cheetah: Lean and Fast Secure Two-Party Deep Neu
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +35,20 @@ __all__ = ["Layout", "Matrix", "NoiseReport", "Slots", "noise_report"]
 @final
 @dataclass(frozen=True)
 class Layout:
-    """Where the numbers of a rows x columns product stand; both sides compute it from public sizes."""
+    """Where the numbers of a rows x columns product stand; both sides compute it from public sizes.
+
+    Parameters
+    ----------
+    params : Parameters
+    rows, columns : int
+    stride : int
+        Rows in a chunk, m; by default as many as there are and a polynomial holds.
+    """
 
     params: Parameters
     rows: int
     columns: int
+    stride: int = 0
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.columns < 1:
@@ -47,15 +56,24 @@ class Layout:
                 f"a matrix needs at least one row and one column, not {self.rows} x {self.columns}"
             )
 
-    @property
-    def stride(self) -> int:
-        """Rows in a chunk, m."""
-        return min(self.rows, self.params.degree)
+        stride = self.stride or min(self.rows, self.params.degree)
+        if not 0 < stride <= min(self.rows, self.params.degree):
+            raise ValueError(
+                f"a chunk of {stride} rows does not fit {self.rows} rows at degree {self.params.degree}"
+            )
+        object.__setattr__(self, "stride", stride)
+
+    @classmethod
+    def balanced(cls, params: Parameters, rows: int, columns: int) -> Self:
+        """Return the layout with the fewest ciphertexts both ways: about as many groups as chunks."""
+        strides = {min(rows, params.degree >> shift) for shift in range(params.degree.bit_length() - 1)}
+        layouts = [cls(params, rows, columns, stride) for stride in sorted(strides, reverse=True)]
+        return min(layouts, key=lambda layout: layout.groups + layout.chunks)
 
     @property
     def chunks(self) -> int:
         """Ciphertexts that hold a vector over the rows, and products X w."""
-        return -(-self.rows // self.params.degree)
+        return -(-self.rows // self.stride)
 
     @property
     def columns_each(self) -> int:
@@ -118,6 +136,8 @@ class Matrix:
     integers : array of int, shape (rows, columns)
     bound : int
         Public bound on the absolute values, at most 2^29 - 1; the noise bound follows from it.
+    layout : Layout, optional
+        Where the numbers stand; by default one chunk as long as a polynomial.
     memory : int
         Bytes that transformed polynomials may take (4 per entry and prime of q). As many groups of columns as fit are
         transformed once; the others anew for every product, some of them at a time, at about the cost of preparing.
@@ -136,6 +156,7 @@ class Matrix:
         integers: NDArray[Any],
         bound: int,
         *,
+        layout: Layout | None = None,
         memory: int = 1 << 31,
         threads: int | None = None,
     ) -> None:
@@ -143,7 +164,9 @@ class Matrix:
             raise ValueError(
                 f"expected a matrix of integers, not {integers.ndim} dimensions of {integers.dtype}"
             )
-        self.layout = Layout(params, *integers.shape)
+        self.layout = layout or Layout(params, *integers.shape)
+        if (self.layout.rows, self.layout.columns) != integers.shape:
+            raise ValueError(f"the layout is for another matrix than one of {integers.shape}")
         if not 0 < bound < 1 << 29 or int(integers.max()) > bound or int(integers.min()) < -bound:
             raise EncodingOverflow(f"matrix entries exceed the bound {bound}, or the bound exceeds 2^29 - 1")
         self._threads = threads
@@ -169,8 +192,9 @@ class Matrix:
             flat[start : min(start + 16, shape.columns), : shape.rows] = integers[:, start : start + 16].T
         if shape.columns_each == 1 and shape.stride == degree:
             return out.reshape(shape.groups, shape.chunks, degree)
-        polynomials = np.zeros((shape.groups, 1, degree), np.int32)
-        polynomials[:, 0, : shape.columns_each * shape.stride] = out.reshape(shape.groups, -1)
+        polynomials = np.zeros((shape.groups, shape.chunks, degree), np.int32)
+        used = shape.columns_each * shape.stride
+        polynomials[:, :, :used] = out.transpose(0, 2, 1, 3).reshape(shape.groups, shape.chunks, used)
         return polynomials
 
     def _transform(self, values: NDArray[np.int32]) -> Words:
@@ -242,17 +266,20 @@ class Slots:
         return out[:, 0]
 
     def _centred(self, residues: Words) -> NDArray[np.int32]:
-        t = self.params.plain_modulus
-        return np.where(residues > t // 2, residues.astype(np.int64) - t, residues).astype(np.int32)
+        t = np.int32(self.params.plain_modulus)
+        signed = residues.view(np.int32) if residues.flags.c_contiguous else residues.astype(np.int32)
+        return signed - t * (signed > t // 2)
 
     def multiply(self, vector: Ciphertexts, values: NDArray[Any], threads: int | None = None) -> Ciphertexts:
-        """Multiply each ciphertext slot by slot with a row of `values`, (len(vector), N)."""
-        operands = transform(self.params, self._centred(self.encode(values)[:, 0]), threads)
-        parts = [
-            vector[k : k + 1].sums(operands[None, k : k + 1], self.norm, threads=threads)
-            for k in range(len(vector))
-        ]
-        return Ciphertexts.join(parts)
+        """Multiply slot by slot and add up: (blocks, J, N) values with J consecutive ciphertexts a block each."""
+        blocks, terms, degree = values.shape
+        if len(vector) != blocks * terms:
+            raise ValueError(
+                f"{blocks} sums of {terms} products take {blocks * terms} ciphertexts, not {len(vector)}"
+            )
+        encoded = self._centred(self.encode(values.reshape(-1, degree))[:, 0])
+        operands = transform(self.params, encoded, threads).reshape(blocks, terms, -1, degree)
+        return vector.block_sums(operands, self.norm * math.sqrt(terms), threads=threads)
 
 
 @dataclass(frozen=True)

@@ -155,6 +155,11 @@ class Parameters:
                 table[last, limb] = inverse, (inverse << 32) // p
         return table
 
+    @cached_property
+    def halves(self) -> Words:
+        """(p - 1)/2 for each prime of q, for rounding."""
+        return np.array([(p - 1) // 2 for p in self.primes], np.uint32)
+
     @property
     def flood_log(self) -> int:
         """log2 F: the flooding is uniform in [-F, F)."""

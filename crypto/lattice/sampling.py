@@ -1,6 +1,6 @@
 """Random polynomials: public ones expanded from a seed, secret ones from an :class:`~vfl.crypto.rng.Rng`."""
 
-from typing import Any
+import math
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
@@ -67,22 +67,17 @@ def errors(rng: Rng, count: int, degree: int) -> Small:
     return out.reshape(count, degree)
 
 
-def flooding(params: Parameters, rng: Rng, shape: tuple[int, ...]) -> NDArray[np.uint64]:
-    """Draw numbers uniform in [-F, F) modulo each prime of q: shape (*shape, L)."""
+def flooding(params: Parameters, rng: Rng, shape: tuple[int, ...]) -> Words:
+    """Draw numbers uniform in [0, 2 F) as words of 30 bits, the lowest first: shape (words, *shape)."""
     bits = params.flood_log + 1
-    words = np.frombuffer(rng.bytes(4 * int(np.prod(shape)) * -(-bits // 30)), "<u4").astype(np.uint64)
-    words = words.reshape(*shape, -1) & np.uint64((1 << 30) - 1)
-    words[..., -1] &= np.uint64((1 << (bits - 1) % 30 + 1) - 1)
-    out = np.empty((*shape, len(params.primes)), np.uint64)
-    for limb, p in enumerate(params.primes):
-        total: Any = np.uint64(-(1 << params.flood_log) % p)
-        for place in range(words.shape[-1]):
-            total = total + words[..., place] * np.uint64((1 << 30 * place) % p) % np.uint64(p)
-        out[..., limb] = total % np.uint64(p)
-    return out
+    count = -(-bits // 30)
+    words = np.frombuffer(rng.bytes(4 * math.prod(shape) * count), "<u4") & np.uint32((1 << 30) - 1)
+    words = words.reshape(count, *shape)
+    words[-1] &= np.uint32((1 << (bits - 1) % 30 + 1) - 1)
+    return words
 
 
 def masks(params: Parameters, rng: Rng, shape: tuple[int, ...]) -> Words:
-    """Draw numbers uniform modulo t, as residues: shape (*shape, limbs of t)."""
-    drawn = [rng.residues(p, int(np.prod(shape))).reshape(shape) for p in params.plain]
-    return np.stack(drawn, axis=-1).astype(np.uint32)
+    """Draw numbers uniform modulo t, as residues: shape (limbs of t, *shape)."""
+    drawn = [rng.residues(p, math.prod(shape)).astype(np.uint32).reshape(shape) for p in params.plain]
+    return np.stack(drawn)

@@ -184,6 +184,29 @@ class Ciphertexts:
         run(pieces, shape[0], threads)
         return out
 
+    def block_sums(self, operands: Words, norm: float, threads: int | None = None) -> "Ciphertexts":
+        """Compute for each block i of J ciphertexts the sum over j of the j-th times operand (i, j).
+
+        Parameters
+        ----------
+        operands : array of uint32, shape (blocks, J, L, N)
+            From :func:`transform`.
+        norm : float
+            Bound on the Euclidean norm of all coefficients of one block of operands.
+        """
+        table, terms = self._key.params.tables, operands.shape[1]
+        shape = (len(operands), *self._a.shape[1:])
+        a, b = np.zeros(shape, np.uint32), np.zeros(shape, np.uint32)
+
+        def pieces(start: int, stop: int) -> None:
+            for i in range(start, stop):
+                block = slice(i * terms, (i + 1) * terms)
+                vector, results = (self._a[block], self._b[block]), (a[i : i + 1], b[i : i + 1])
+                ntt.accumulate(*vector, operands[i : i + 1], 0, 0, *results, table.primes, table.scale)
+
+        run(pieces, len(operands), threads)
+        return Ciphertexts(self._key, a, b, self.norm * norm)
+
 
 @final
 class PublicKey:
@@ -241,21 +264,21 @@ class PublicKey:
         if products._key.id != self.id:
             raise KeyMismatch("the products are under another lattice key")
         params.check_noise(products.norm)
-        a = np.empty((len(products), params.kept, params.degree), np.uint32)
-        b = np.empty((len(products), len(positions), params.kept), np.uint32)
-        masks = sampling.masks(params, rng, b.shape[:2])
-        for start in range(0, len(products), _BLOCK):
-            block = slice(start, min(start + _BLOCK, len(products)))
+        count, readable = len(products), len(positions)
+        a = np.empty((count, params.kept, params.degree), np.uint32)
+        b = np.empty((count, params.kept, readable), np.uint32)
+        masks = sampling.masks(params, rng, (count, readable)).transpose(1, 0, 2)
+        for start in range(0, count, _BLOCK):
+            block = slice(start, min(start + _BLOCK, count))
             coefficients = self._add_zero(products[block], positions, a[block], rng, threads)
-            b[block] = self._finish(coefficients, masks[block], rng)
-        return FreshProducts(self.id, a, b), masks
+            self._finish(coefficients, masks[block], b[block], rng, threads)
+        return FreshProducts(self.id, a, b.transpose(0, 2, 1)), masks.transpose(0, 2, 1)
 
     def _add_zero(
         self, products: Ciphertexts, positions: NDArray[np.int64], out: Words, rng: Rng, threads: int | None
     ) -> Words:
-        """Add encryptions of zero but for e_0; switch a into `out`; return b at the positions, (k, positions, L)."""
+        """Add encryptions of zero but for e_0; switch a into `out`; return b at the positions, (k, L, positions)."""
         params, table, count = self.params, self.params.tables, len(products)
-        half = (table.primes - np.uint32(1)) // np.uint32(2)
         constant = positions.tolist() == [0]
         b = np.empty((count, len(params.primes), 1 if constant else params.degree), np.uint32)
         u = sampling.ternaries(rng, count, params.degree)
@@ -269,32 +292,33 @@ class PublicKey:
                 u[start:stop],
                 error[start:stop],
             )
-            switch = (params.kept, params.inverses, half, out[start:stop], b[start:stop])
+            switch = (params.kept, params.inverses, params.halves, out[start:stop], b[start:stop])
             ntt.rerandomise(*batch, *switch, table.primes, table.outer, table.inner, table.scale)
 
         run(pieces, count, threads)
-        return b.transpose(0, 2, 1) if constant else b[:, :, positions].transpose(0, 2, 1)
+        return b if constant or len(positions) == params.degree else b[:, :, positions]
 
-    def _finish(self, b: Words, masks: Words, rng: Rng) -> Words:
-        """Add e_0, flooding and Delta mask to coefficients, (k, positions, L), and switch them down."""
-        params, shape = self.params, b.shape[:2]
-        primes = [np.uint64(p) for p in params.primes]
-        total = sampling.flooding(params, rng, shape) + b
-        error = sampling.errors(rng, 1, math.prod(shape)).reshape(shape).astype(np.int64)
-        for limb, p in enumerate(primes):
-            total[..., limb] += (error + int(p)).astype(np.uint64)
-            if limb < len(params.plain):
-                total[..., limb] += masks[..., limb] * np.uint64(params.delta[limb, 0])
-            total[..., limb] %= p
-        for last in range(len(primes) - 1, params.kept - 1, -1):
-            half = primes[last] // np.uint64(2)
-            rest = (total[..., last] + half) % primes[last]
-            for limb in range(last):
-                shifted = total[..., limb] + half + np.uint64(2) * primes[limb] - rest
-                total[..., limb] = (
-                    shifted % primes[limb] * np.uint64(params.inverses[last, limb, 0]) % primes[limb]
-                )
-        return total[..., : params.kept].astype(np.uint32)
+    def _finish(self, b: Words, masks: Words, out: Words, rng: Rng, threads: int | None) -> None:
+        """Add e_0, flooding and Delta mask to coefficients, (k, L, positions), and switch them down into `out`."""
+        params, table, shape = self.params, self.params.tables, (len(b), b.shape[2])
+        flood = sampling.flooding(params, rng, shape)
+        error = sampling.errors(rng, 1, math.prod(shape)).reshape(shape)
+        powers = np.array([[(1 << 30 * w) % p for p in params.primes] for w in range(len(flood))], np.uint64)
+        offset = np.array([-(1 << params.flood_log) % p for p in params.primes], np.uint64)
+
+        def pieces(start: int, stop: int) -> None:
+            batch = (
+                b[start:stop],
+                masks[start:stop],
+                flood[:, start:stop],
+                error[start:stop],
+                offset,
+                powers,
+            )
+            switch = (params.delta, params.kept, params.inverses, params.halves, out[start:stop])
+            ntt.finish(*batch, *switch, table.primes, table.scale)
+
+        run(pieces, len(b), threads)
 
 
 @final

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import gmpy2
 import numpy as np
@@ -15,18 +16,29 @@ from scipy import stats
 from tenseal import sealapi
 
 from tests.support import DeterministicRng
-from vfl.crypto import ckks, seal
+from vfl.crypto import ckks, ckks_ring, seal
+from vfl.crypto import ckks_format as wire
 from vfl.crypto.ckks import PUBLIC_BYTES, CKKSEvaluator, CKKSKeyHolder
-from vfl.crypto.ckks_format import CHUNK, FLOODING_BITS, NUMBER_BYTES, REPLY, SLOTS, Scales
+from vfl.crypto.ckks_format import CHUNK, FLOODING_BITS, NUMBER_BYTES, REPLY, Scales
+from vfl.crypto.ckks_ring import (
+    DEGREE,
+    MODULUS,
+    PRIMES,
+    SEED_BYTES,
+    SLOTS,
+    SPECIAL_PRIME,
+    FloatArray,
+    Integers,
+    Residues,
+)
 from vfl.crypto.fresh import FreshCiphertexts, ReceivedCiphertexts
 from vfl.crypto.innerproduct import Format
-from vfl.crypto.seal import DEGREE, MODULUS, PRIMES, SPECIAL_PRIME, FloatArray, Residues
 from vfl.errors import CryptoError, EncodingOverflow, InvalidCiphertext, InvalidKey, MalformedMessage
 
 FORMAT = Format(max_rows=10_000, residual_bound=1.0)
 SCALES = Scales.of(FORMAT)
 HEADER_BYTES = PUBLIC_BYTES - 6 * DEGREE * 8
-IMPOSSIBLE = 1e-9  # SEAL's randomness cannot be replayed, so a statistical test may fail this often
+IMPOSSIBLE = 1e-9  # SEAL's keys cannot be replayed, so a statistical test may fail this often
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +70,10 @@ def draw(seed: int, *shape: int) -> FloatArray:
     return np.random.default_rng(seed).uniform(-1, 1, shape)
 
 
-def constant_of_products(left: Residues, right: Residues) -> int:
-    """The constant coefficient modulo q of a product, in plain integers."""
-    sums = [
-        sum(int(a) * int(b) for a, b in zip(*pair, strict=True)) for pair in zip(left, right, strict=True)
-    ]
-    return crt([s * pow(DEGREE, -1, p) % p for s, p in zip(sums, PRIMES, strict=True)])
-
-
-def crt(pair: list[int]) -> int:
-    p, r = PRIMES
-    return int((pair[0] * r * pow(r, -1, p) + pair[1] * p * pow(p, -1, r)) % MODULUS)
+def constant_of_product(left: Integers, right: Integers) -> int:
+    """Return the constant coefficient of a product modulo X^N + 1, in plain integers."""
+    turned = [int(right[0]), *(-int(c) for c in right[:0:-1])]
+    return sum(int(a) * b for a, b in zip(left, turned, strict=True))
 
 
 def centred(number: int) -> int:
@@ -145,6 +150,25 @@ class TestProducts:
             opened = evaluator.unmask(holder.open_masked(reply, 2), masks)
             assert np.abs(opened - x.T @ r).max() <= precision(FORMAT)
 
+    @pytest.mark.parametrize("data", ["uniform", "standardised", "one in a hundred", "constant", "small"])
+    def test_the_usual_error_is_far_below_the_agreed_one(self, data: str, rng: DeterministicRng) -> None:
+        """With the default fraction bits the error at 100,000 rows is some 10^-4, whatever the columns."""
+        generator, rows = np.random.default_rng(1), 100_000
+        x = {
+            "uniform": generator.uniform(-1, 1, (rows, 3)),
+            "standardised": np.clip(generator.standard_normal((rows, 3)) / 6, -1, 1),
+            "one in a hundred": (generator.random((rows, 3)) < 0.01).astype(np.float64),
+            "constant": np.full((rows, 3), 1 / 3),
+            "small": generator.uniform(-1, 1, (rows, 3)) * 1e-4,
+        }[data]
+        r = (generator.random(rows) < 0.3).astype(np.float64) - 0.3
+        form = Format(rows, 1.0)
+        holder = CKKSKeyHolder(form, rng)
+        evaluator = CKKSEvaluator.from_public(form, holder.public_bytes)
+        reply, masks = evaluator.masked_products(holder.encrypt(r, rng), evaluator.prepare(x), rng)
+        error = np.abs(evaluator.unmask(holder.open_masked(reply, 3), masks) - x.T @ r).max()
+        assert 1e-7 < error < 2e-4
+
     def test_the_default_precision_is_below_a_millionth(self) -> None:
         assert precision(FORMAT) <= 1e-6 * FORMAT.max_rows * FORMAT.residual_bound
 
@@ -181,7 +205,7 @@ class TestRefusedInput:
             Format(1, math.nan),
             Format(1, math.inf),
             Format(10, 1.0, residual_bits=-1),
-            Format(10_000_000, 1.0),
+            Format(10**12, 1.0),
             Format(10_000, 1.0, residual_bits=60, matrix_bits=40),
         ],
     )
@@ -235,7 +259,7 @@ class TestResidues:
             source.save(path)
             assert seal._stored(Path(path).read_bytes()) is None  # the zeros were compressed
         assert np.array_equal(seal.residues(source, 2, 2), given)
-        plain = seal.encode(draw(1, 10), 2.0**60)
+        plain = seal_plaintext(draw(1, 10), 2.0**60)
         fast = seal.residues(plain, 1, 2)
         monkeypatch.setattr(seal, "_stored", lambda stream: None)
         assert np.array_equal(seal.residues(plain, 1, 2), fast)
@@ -245,36 +269,43 @@ class TestResidues:
         monkeypatch.delattr(os, "memfd_create")
         assert np.array_equal(seal.residues(seal.ciphertext(*given), 2, 2), given)
 
-    def test_expansion_is_a_function_of_the_seed(self) -> None:
-        zero = np.zeros((2, DEGREE), np.uint64)
-        first, again, other = (seal.residues(seal.expand(zero, s * 64), 2, 2)[1] for s in (b"a", b"a", b"b"))
-        assert np.array_equal(first, again)
-        assert not np.any(first == other)
 
-    def test_the_constant_coefficient_is_the_sum_of_the_slots(self) -> None:
-        values = draw(1, 100)
-        constant = centred(seal.constant(seal.residues(seal.encode(values, 2.0**60), 1, 2)[0]))
-        assert constant == pytest.approx(2.0**60 * values.sum() * 2 / DEGREE, abs=1, rel=1e-12)
+def seal_plaintext(values: FloatArray, scale: float) -> Any:
+    plain = sealapi.Plaintext()
+    sealapi.CKKSEncoder(seal.context()).encode(values.tolist(), seal.context().first_parms_id(), scale, plain)
+    return plain
 
-    def test_inner_products_are_exact(self) -> None:
-        largest = np.repeat(np.array(PRIMES, np.uint64)[:, None] - np.uint64(1), DEGREE, axis=1)
-        left = np.stack([draw_residues(b"l"), largest])
-        for right in (draw_residues(b"r"), largest):
-            exact = [constant_of_products(one, right) for one in left]
-            assert seal.inner_products(left, seal.limbs(right)) == exact
+
+class TestKeys:
+    def test_two_generated_ones_have_nothing_in_common(self) -> None:
+        first, second = seal.generate(), seal.generate()
+        assert not np.any(first.public[:, :2] == second.public[:, :2])
+        assert np.count_nonzero(first.secret == second.secret) < 10
+        assert str(first) == "KeyPair(...)"
+
+    def test_a_given_one_is_used(self, rng: DeterministicRng) -> None:
+        keys = seal.generate()
+        one, two = (CKKSKeyHolder(FORMAT, rng, keys) for _ in range(2))
+        assert one.public_bytes == two.public_bytes
+        evaluator = CKKSEvaluator.from_public(FORMAT, one.public_bytes)
+        x, r = draw(1, 20, 2), draw(2, 20)
+        reply, masks = evaluator.masked_products(one.encrypt(r, rng), evaluator.prepare(x), rng)
+        assert np.abs(evaluator.unmask(two.open_masked(reply, 2), masks) - x.T @ r).max() <= precision(FORMAT)
+
+    def test_halves_of_different_keys_are_refused(self, rng: DeterministicRng) -> None:
+        pair = seal.KeyPair(seal.generate().secret, seal.generate().public)
+        with pytest.raises(InvalidKey, match="do not belong together"):
+            CKKSKeyHolder(FORMAT, rng, pair)
 
 
 class TestRandomness:
-    def test_a_forked_process_draws_its_own(self) -> None:
+    def test_a_forked_process_draws_a_key_of_its_own(self) -> None:
         code = """
 import hashlib, os
-from tenseal import sealapi
 from vfl.crypto import seal
-secret = sealapi.KeyGenerator(seal.context()).secret_key()
-encryptor, drawn = sealapi.Encryptor(seal.context(), secret), sealapi.Ciphertext()
+seal.context()
 child = os.fork()
-encryptor.encrypt_zero_symmetric(seal.context().first_parms_id(), drawn)
-os.write(1, hashlib.sha256(seal.residues(drawn, 2, 2)[1].tobytes()).hexdigest().encode() + b"\\n")
+os.write(1, hashlib.sha256(seal.generate().secret.tobytes()).hexdigest().encode() + b"\\n")
 child and os.waitpid(child, 0)
 """
         root = Path(__file__).resolve().parents[2]
@@ -344,9 +375,9 @@ class TestWhatTheKeyHolderSees:
         x = draw(1, SLOTS, 1)
         vector, prepared = holder.encrypt(draw(2, SLOTS), rng), evaluator.prepare(x)
         item = np.frombuffer(vector.to_bytes(), CHUNK, 1, 32)[0]
-        a = seal.residues(seal.expand(item["polynomial"], item["seed"].tobytes()), 2, 2)[1]
+        (a,) = ckks_ring.expand([item["seed"].tobytes()])
 
-        unfresh = seal.residues(next(iter(evaluator.products(vector, prepared))), 2, 2)[1]
+        unfresh = evaluator.products(vector, prepared).polynomials[0]
         assert np.abs(divide(unfresh, a) - x[:, 0]).max() < 1e-6
 
         reply, _ = evaluator.masked_products(vector, prepared, rng)
@@ -390,9 +421,9 @@ class TestWhatTheEvaluatorSees:
     ) -> Callable[[], list[int]]:
         """Opened numbers minus masks minus the exact coefficients of the encoded X and r."""
         x, r = draw(1, self.ROWS, self.COLUMNS), draw(2, self.ROWS)
-        encoded_r = seal.residues(seal.encode(r, SCALES.residual), 1, 2)[0]
-        encoded_x = [seal.residues(seal.encode(column, SCALES.matrix), 1, 2)[0] for column in x.T]
-        exact = seal.inner_products(np.stack(encoded_x), seal.limbs(encoded_r))
+        coarse = wire.encode(r, SCALES.residual / 2.0**SCALES.shift)
+        encoded = [wire.encode(column, SCALES.matrix)[0] for column in x.T]
+        exact = [constant_of_product(column, coarse[0]) << SCALES.shift for column in encoded]
 
         def run() -> list[int]:
             reply, masks = evaluator.masked_products(holder.encrypt(r, rng), evaluator.prepare(x), rng)
@@ -409,7 +440,6 @@ class TestWhatTheEvaluatorSees:
         noise = np.array(deviations(), dtype=np.float64)
         expected = math.sqrt(10.5 * self.ROWS / 3 / SLOTS) * SCALES.matrix  # E x^2 = 1/3
         assert 0.5 * expected < noise.std() < 1.7 * expected
-        assert np.abs(noise).max() < 12 * math.sqrt(10.5 * self.ROWS / SLOTS) * SCALES.matrix
         assert np.abs(noise).max() * 2**FLOODING_BITS < SCALES.flood
 
     def test_flooding_covers_it(self, deviations: Callable[[], list[int]]) -> None:
@@ -512,7 +542,7 @@ class TestMalformedCiphertexts:
         evaluator: CKKSEvaluator,
         rng: DeterministicRng,
     ) -> None:
-        raw = change(holder.encrypt(np.ones(3), rng).to_bytes(), 32 + 64)
+        raw = change(holder.encrypt(np.ones(3), rng).to_bytes(), 32 + SEED_BYTES)
         with pytest.raises(InvalidCiphertext, match=reason):
             evaluator.masked_products(ReceivedCiphertexts(raw), evaluator.prepare(np.ones((3, 1))), rng)
 
@@ -573,7 +603,7 @@ class TestMalformedCiphertexts:
         self, holder: CKKSKeyHolder, evaluator: CKKSEvaluator, rng: DeterministicRng
     ) -> None:
         key = holder.encrypt(np.ones(3), rng).to_bytes()[:32]
-        raw = key + rng.bytes(64) + draw_residues(b"garbage").tobytes()
+        raw = key + rng.bytes(SEED_BYTES) + draw_residues(b"garbage").tobytes()
         reply, masks = evaluator.masked_products(
             ReceivedCiphertexts(raw), evaluator.prepare(draw(1, 3, 4)), rng
         )

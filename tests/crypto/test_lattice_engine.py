@@ -182,11 +182,10 @@ class TestSampling:
     def test_flooding_is_uniform_in_its_interval(self, rng: DeterministicRng) -> None:
         drawn = sampling.flooding(GRADIENT, rng, (2000,))
         flood = 1 << GRADIENT.flood_log
-        extra = GRADIENT.extra
-        values = params.lift(drawn[:, 2:], extra)
-        assert max(abs(value) for value in values) <= flood
-        for limb, p in enumerate(GRADIENT.plain):  # the same integers modulo the primes of t
-            np.testing.assert_array_equal(drawn[:, limb].astype(np.int64), (values % p).astype(np.int64))
+        assert drawn.max() < 1 << 30
+        values = sum(words.astype(object) << 30 * place for place, words in enumerate(drawn)) - flood
+        assert -flood <= min(values)
+        assert max(values) < flood
         scaled = (values / flood).astype(np.float64)
         assert stats.kstest(scaled, "uniform", (-1, 2)).pvalue > 1e-6
 
@@ -259,7 +258,9 @@ class TestExactness:
         form = SLOTS[1]
         key, slots, t = SecretKey(form, rng), Slots(form), form.plain_modulus
         x, y = (rng.residues(t, 2 * 8192).reshape(2, 8192).astype(np.uint32) for _ in range(2))
-        product = slots.multiply(key.public.accept(received(key.encrypt(slots.encode(x), rng)), 2), y)
+        product = slots.multiply(
+            key.public.accept(received(key.encrypt(slots.encode(x), rng)), 2), y[:, None]
+        )
         opened = open_shares(key, product, np.arange(8192), rng).astype(np.uint32)
         np.testing.assert_array_equal(slots.decode(opened), x.astype(np.uint64) * y % t)
 
@@ -297,7 +298,11 @@ class TestNoise:
         self, key: SecretKey, rng: DeterministicRng, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # Without flooding, what is opened must be right with noise far below the bound: look at it modulo p.
-        monkeypatch.setattr(sampling, "flooding", lambda form, _, shape: np.zeros((*shape, 5), np.uint64))
+        def zero(form: Parameters, _: object, shape: tuple[int, ...]) -> np.ndarray:
+            words = [(1 << form.flood_log) >> 30 * place & (1 << 30) - 1 for place in range(3)]
+            return np.tile(np.array(words, np.uint32)[:, None, None], (1, *shape))
+
+        monkeypatch.setattr(sampling, "flooding", zero)
         sent = key.encrypt(np.zeros((4, 2, 8192), np.uint32), rng)
         fresh, masks = key.public.rerandomise(key.public.accept(sent, 4), ZERO, rng)
         opened = key.open(fresh, 4, ZERO)

@@ -1,6 +1,5 @@
 """The same residues mean the same to TenSEAL: its ciphertexts open here, ours decrypt there."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,11 @@ import tenseal
 from tenseal import sealapi
 
 from tests.support import DeterministicRng
-from vfl.crypto import seal
+from vfl.crypto import ckks_ring, seal
 from vfl.crypto.ckks import CKKSEvaluator, CKKSKeyHolder
-from vfl.crypto.ckks_format import CHUNK, SLOTS, FreshCKKSCiphertexts, Scales
+from vfl.crypto.ckks_format import CHUNK, FreshCKKSCiphertexts, Scales
+from vfl.crypto.ckks_ring import DEGREE, MODULUS, SLOTS, FloatArray, Residues
 from vfl.crypto.innerproduct import Format
-from vfl.crypto.seal import DEGREE, MODULUS, FloatArray
 
 FORMAT = Format(max_rows=SLOTS, residual_bound=1.0)
 SCALES = Scales.of(FORMAT)
@@ -37,13 +36,12 @@ def secret(theirs: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return secret
 
 
-@pytest.fixture
-def holder(secret: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[CKKSKeyHolder]:
+@pytest.fixture(scope="module")
+def holder(secret: Any) -> CKKSKeyHolder:
     """Our key holder, with TenSEAL's secret key."""
-    generator = sealapi.KeyGenerator
-    with monkeypatch.context() as patch:
-        patch.setattr(sealapi, "KeyGenerator", lambda context: generator(context, secret))
-        yield CKKSKeyHolder(FORMAT, DeterministicRng(1))
+    public = sealapi.PublicKey()
+    sealapi.KeyGenerator(seal.context(), secret).create_public_key(public)
+    return CKKSKeyHolder(FORMAT, DeterministicRng(1), seal.key_pair(secret, public))
 
 
 def decrypt_there(theirs: Any, ours: Any, scale: float, path: Path) -> FloatArray:
@@ -64,7 +62,7 @@ def varint(number: int) -> bytes:
 
 def unpack(vector: FreshCKKSCiphertexts) -> Any:
     item = np.frombuffer(vector.to_bytes(), CHUNK, 1, 32)[0]
-    return seal.expand(item["polynomial"], item["seed"].tobytes())
+    return seal.ciphertext(item["polynomial"], *ckks_ring.expand([item["seed"].tobytes()]))
 
 
 def test_parameters_are_those_that_tenseal_chooses(theirs: Any) -> None:
@@ -78,8 +76,9 @@ def test_their_vector_opens_here(theirs: Any, secret: Any, tmp_path: Path) -> No
     vector = sealapi.Ciphertext()
     vector.load(seal.context(), str(tmp_path / "vector"))
     c0, c1 = seal.residues(vector, 2, 2)
-    key = seal.limbs(seal.residues(secret.data(), 1, 3)[0, :2])
-    constant = (seal.constant(c0) + seal.inner_products(c1[None], key)[0]) % MODULUS
+    key = seal.residues(secret.data(), 1, 3)[0, :2]
+    sums = ckks_ring.inner_products(c0[None], np.ones_like(c0)) + ckks_ring.inner_products(c1[None], key)
+    (constant,) = ckks_ring.constants(sums)
     centred = (constant + MODULUS // 2) % MODULUS - MODULUS // 2
     assert centred * SLOTS / vector.scale == pytest.approx(values.sum(), abs=1e-4)
 
@@ -91,14 +90,33 @@ def test_our_vector_decrypts_there(theirs: Any, holder: CKKSKeyHolder, tmp_path:
     assert np.abs(decrypted - r).max() < 1e-12
 
 
-def test_our_products_decrypt_there_slot_by_slot(theirs: Any, holder: CKKSKeyHolder, tmp_path: Path) -> None:
+def test_our_matrices_multiply_there_slot_by_slot(theirs: Any, holder: CKKSKeyHolder, tmp_path: Path) -> None:
+    """SEAL multiplies our vector by our prepared columns; of c1 it finds what we do."""
     rng = np.random.default_rng(3)
     x, r = rng.uniform(-1, 1, (SLOTS, 2)), rng.uniform(-1, 1, SLOTS)
     evaluator = CKKSEvaluator.from_public(FORMAT, holder.public_bytes)
-    products = evaluator.products(holder.encrypt(r, DeterministicRng(3)), evaluator.prepare(x))
-    for column, product in zip(x.T, products, strict=True):
-        decrypted = decrypt_there(theirs, product, SCALES.matrix * SCALES.residual, tmp_path / "product")
+    vector, prepared = holder.encrypt(r, DeterministicRng(3)), evaluator.prepare(x)
+    products = evaluator.products(vector, prepared)
+    for column, plain, ours in zip(x.T, prepared.polynomials[:, 0], products.polynomials, strict=True):
+        product = sealapi.Ciphertext()
+        sealapi.Evaluator(seal.context()).multiply(unpack(vector), trivial(plain), product)
+        assert np.array_equal(seal.residues(product, 3, 2)[1], ours)
+        decrypted = decrypt_there(
+            theirs, two_parts(product), SCALES.matrix * SCALES.residual, tmp_path / "product"
+        )
         assert np.abs(decrypted - column * r).max() < 1e-6
+
+
+def trivial(plain: Residues) -> Any:
+    """Return the encryption (plain, 0)."""
+    return seal.ciphertext(plain, np.zeros_like(plain))
+
+
+def two_parts(product: Any) -> Any:
+    """Leave out the third part of a product, which is zero."""
+    c0, c1, none = seal.residues(product, 3, 2)
+    assert not none.any()
+    return seal.ciphertext(c0, c1)
 
 
 def test_our_protocol_runs_under_their_key(holder: CKKSKeyHolder) -> None:

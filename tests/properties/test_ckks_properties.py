@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from tests.support import DeterministicRng
 from vfl.crypto import ckks_format
 from vfl.crypto.ckks import CKKSEvaluator, CKKSKeyHolder, PreparedMatrix
-from vfl.crypto.ckks_format import FLOODING_BITS, NUMBER_BYTES, SLOTS, Scales
+from vfl.crypto.ckks_format import FLOODING_BITS, NUMBER_BYTES, Scales
+from vfl.crypto.ckks_ring import DEGREE, MODULUS, SLOTS
 from vfl.crypto.fresh import ReceivedCiphertexts
 from vfl.crypto.innerproduct import Format
-from vfl.crypto.seal import MODULUS
 from vfl.errors import EncodingOverflow, InvalidCiphertext, InvalidKey, MalformedMessage
 
 FORMAT = Format(max_rows=5_000, residual_bound=8.0)
@@ -67,14 +67,22 @@ def test_scales_keep_their_promises_or_are_refused(form: Format) -> None:
     unit = math.ldexp(1 / SLOTS, scales.product_bits)
     residual, matrix = 0.5**form.residual_bits, 0.5**form.matrix_bits
     agreed = form.max_rows * (form.residual_bound * matrix + residual) / 2
-    matrix_rounding = 0.36 * agreed
-    noise = 12 * math.sqrt(10.5 * form.max_rows / SLOTS) * scales.matrix
+    chunks = -(-form.max_rows // SLOTS)
+    rounding = math.sqrt(DEGREE) / 2 * math.sqrt(chunks * SLOTS * form.max_rows)
+    of_matrix = rounding * form.residual_bound / scales.matrix
+    of_residual = rounding * 2.0**scales.shift / scales.residual
+    noise = 12 * math.sqrt(10.5 * (form.max_rows / SLOTS * scales.matrix**2 + 2 * DEGREE + 1))
     assert scales.flood >= noise * 2**FLOODING_BITS
-    assert scales.flood / unit + matrix_rounding <= 0.87 * agreed
+    assert of_matrix <= agreed / 2
     assert (
-        form.max_rows * form.residual_bound * unit + scales.flood + noise <= scales.limit <= MODULUS / 2**13
+        scales.flood / unit + of_matrix + of_residual + form.max_rows * form.residual_bound / 2**46 <= agreed
     )
-    assert 1 <= scales.residual <= 2**100
+    assert (
+        form.max_rows * form.residual_bound * unit + scales.flood + noise <= scales.limit <= MODULUS / 2**12
+    )
+    assert scales.matrix < 2**60
+    assert form.residual_bound * scales.residual <= 2 ** (58 + scales.shift)
+    assert scales.shift >= 0
 
 
 @given(form=formats)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import DeterministicRng
+from vfl.crypto.commutative import hide
 from vfl.errors import AlignmentError, EncodingOverflow, InvalidPoint, LocalProtocolError, MalformedMessage
 from vfl.protocols.channel import MemoryChannel, Party, memory_pair, run_local
 from vfl.protocols.psi import cardinality, exchange, labelled, payload, sets, spine
@@ -69,7 +70,7 @@ class TestCardinality:
         _, _, transcript = self.run(mine, mine[:32])
         sent = next(r.message for r in transcript.records if r.kind == "psi.hidden")
         back = next(r.message for r in transcript.records if r.kind == "psi.reordered")
-        assert sent.points.shape == back.points.shape  # type: ignore[attr-defined]
+        assert sent.points.shape == back.points.shape
         again, _, other = self.run(mine, mine[32:])
         assert again.count == 32
         assert [r.size for r in other.records] == [r.size for r in transcript.records]
@@ -168,7 +169,7 @@ class TestLabelled:
     def test_what_is_not_common_stays_under_its_pad(self) -> None:
         rows = np.full((100, 40), 65, np.uint8)
         _, _, transcript = self.run(keys(*range(50)), keys(*range(100, 200)), rows)
-        sent = next(r.message for r in transcript.records if r.kind == "psi.labels").rows  # type: ignore[attr-defined]
+        sent = next(r.message for r in transcript.records if r.kind == "psi.labels").rows
         counts = np.bincount(sent[:, 8:].ravel(), minlength=256)
         expected = counts.sum() / 256
         assert float(((counts - expected) ** 2 / expected).sum()) < 255 + 6 * np.sqrt(2 * 255)
@@ -229,7 +230,7 @@ class TestSpine:
                 row.tobytes()
                 for record in transcript.view("bank")
                 if record.kind == kind
-                for row in record.message.points  # type: ignore[attr-defined]
+                for row in record.message.points
             ]
             for kind in ("spine.twice", "spine.loose", "spine.only")
         }
@@ -240,10 +241,10 @@ class TestSpine:
         async def guest(end: MemoryChannel) -> None:
             await end.send(sets.SetSize(size=64))
             await end.recv(sets.SetSize)
-            points = spine.hide(bytes([5]) + bytes(31), keys(*range(64)))
+            points = hide(bytes([5]) + bytes(31), keys(*range(64)))
             await end.send(spine.Once(points=points))
             for kind in (spine.Once, spine.Twice, spine.Loose):
-                await end.recv(kind, elements=64)  # type: ignore[arg-type]
+                await end.recv(kind, elements=64)
             await end.send(spine.Twice(points=points))
             await end.send(spine.Difference(guest_only=3, host_only=4))
 
@@ -255,7 +256,7 @@ class TestSpine:
         async def guest(end: MemoryChannel) -> None:
             await end.send(sets.SetSize(size=64))
             await end.recv(sets.SetSize)
-            points = spine.hide(bytes([5]) + bytes(31), keys(*range(64)))
+            points = hide(bytes([5]) + bytes(31), keys(*range(64)))
             points[1] = points[0]
             await end.send(spine.Once(points=points))
 

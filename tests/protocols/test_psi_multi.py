@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support import DeterministicRng
 from vfl.crypto import okvs
+from vfl.crypto.oprf import blind
 from vfl.errors import AlignmentError, LocalProtocolError, MalformedMessage
 from vfl.protocols.channel import MemoryChannel, Party, memory_pair, run_local
 from vfl.protocols.psi import exchange, multi, sets
@@ -131,7 +132,7 @@ class TestRefusals:
             await end.send(multi.HostKeys(place=0, keys=np.stack([own, own ^ 1])))
             await end.send(sets.SetSize(size=64))
             await end.recv(sets.SetSize)
-            points = exchange.blind(keys(*range(64)), DeterministicRng(3))[1]
+            points = blind(keys(*range(64)), DeterministicRng(3))[1]
             await end.send(exchange.Blinded(points=points))
             await end.recv(exchange.Evaluated, elements=64)
             await end.recv(multi.Hint, elements=okvs.shape(64).size)

@@ -193,7 +193,9 @@ class TestDigest:
     def test_the_case_of_a_country_does_not_matter(self) -> None:
         assert recipe("phone:de").digest() == recipe("phone:DE").digest()
 
-    @pytest.mark.parametrize("name", ["exact", "casefold", "name", "email", "date:day-first", "phone:DE", "phone"])
+    @pytest.mark.parametrize(
+        "name", ["exact", "casefold", "name", "email", "date:day-first", "phone:DE", "phone"]
+    )
     def test_the_samples_tell_something(self, name: str) -> None:
         made = []
         for sample in recipes.SAMPLES:
@@ -398,7 +400,9 @@ class TestPreparing:
         with pytest.raises(SchemaMismatch, match=r"^bank: no column 'phone'; the table has 'id'"):
             prepare_ids(pl.DataFrame({"id": ["a"]}), "phone", party="bank")
 
-    @pytest.mark.parametrize("options", [{"nulls": "ignore"}, {"duplicates": "largest"}, {"normalise": "none"}])
+    @pytest.mark.parametrize(
+        "options", [{"nulls": "ignore"}, {"duplicates": "largest"}, {"normalise": "none"}]
+    )
     def test_unknown_policies(self, options: dict[str, Any]) -> None:
         with pytest.raises(ConfigError, match=next(iter(options.values()))):
             prepare(["a"], **options)

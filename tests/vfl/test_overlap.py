@@ -3,6 +3,7 @@
 import datetime as dt
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from vfl.errors import (
     ConfigMismatch,
     InvalidData,
     InvalidIds,
+    LocalProtocolError,
     PolicyRefused,
     SchemaMismatch,
 )
@@ -366,8 +368,8 @@ class TestSeveralHosts:
     TELCO = customers([*range(100, 350), *range(120, 140)], 9, "c", missing=0.05)
 
     def align(self, table: pl.DataFrame, **options: Any) -> Any:
-        given = {"hosts": 2, "nulls": "drop", "duplicates": "first"} | options
-        return vfl.align_all(table, on="email", normalise="email", **given)  # type: ignore[arg-type]
+        given = {"nulls": "drop", "duplicates": "first"} | options
+        return vfl.align(table, on="email", normalise="email", **given)
 
     @pytest.mark.parametrize("policy", ["first", "last", "drop"])
     def test_the_rows_are_those_of_a_pooled_join(self, policy: str) -> None:
@@ -386,11 +388,37 @@ class TestSeveralHosts:
         shown = {record.leakage for record in result.view("telco")}
         assert shown == {Leakage.PUBLIC, Leakage.UNIFORM, Leakage.INTERSECTION}
 
-    def test_the_guest_needs_a_session_with_each(self) -> None:
-        with pytest.raises(ConfigError, match="bank has 1 open sessions, hosts is 2"):
-            vfl.simulate(bank=lambda: self.align(BANK), shop=lambda: self.align(SHOP))
-        with pytest.raises(ConfigError, match="with one host use"):
-            vfl.simulate(bank=lambda: self.align(BANK, hosts=1), shop=lambda: self.align(SHOP, hosts=1))
+    @pytest.mark.parametrize(
+        "option",
+        [
+            {"duplicates": "all"},
+            {"learns": "guest"},
+            {"protocol": "fast"},
+            {"fallback": [vfl.Key("person")]},
+        ],
+    )
+    def test_what_is_for_one_host_only(self, option: dict[str, Any]) -> None:
+        acts: dict[str, Any] = {
+            name: lambda: self.align(BANK, **option) for name in ("bank", "shop", "telco")
+        }
+        with pytest.raises(ConfigError, match=r"with several hosts vfl\.align takes no fallback"):
+            vfl.simulate(**acts)
+
+    def test_other_modes_refuse_several_hosts(self) -> None:
+        acts: dict[str, Any] = {
+            name: lambda: vfl.spine(BANK, on="person", duplicates="first") for name in ("b", "s", "t")
+        }
+        with pytest.raises(LocalProtocolError, match="b has 2 hosts"):
+            vfl.simulate(**acts)
+
+    def test_the_ledger_remembers_each_host(self, tmp_path: Path) -> None:
+        def together(table: pl.DataFrame) -> Any:
+            acts: dict[str, Any] = {name: lambda: vfl.align(BANK, on="a") for name in ("shop", "telco")}
+            return vfl.simulate(ledger=tmp_path, bank=lambda: vfl.align(table, on="a"), **acts)
+
+        assert len(together(BANK)["bank"]) == len(BANK)
+        with pytest.raises(PolicyRefused, match="differ in about 1 rows"):
+            together(BANK[1:])
 
 
 def repeated_data() -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -27,7 +27,7 @@ def run(
     simulated: dict[str, Any] | None = None,
     **options: Any,
 ) -> tuple[vfl.AlignedFiles, vfl.AlignedFiles]:
-    options = {"on": "email", "partitions": 4} | RECIPE | options
+    options = {"on": "email", "partitions": 4, **RECIPE, **options}
 
     def act(source: Any, name: str) -> Callable[[], Any]:
         return lambda: vfl.align_files(

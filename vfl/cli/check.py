@@ -31,7 +31,7 @@ def check(
     with tempfile.TemporaryDirectory() as folder:  # nothing is left behind: no data was used
         quiet = dataclasses.replace(loaded, run=RunConfig(output=folder, verbose=0))
         connection = connect(quiet)
-        console.print(f"{loaded.party.name} waits for {loaded.peer.name} ...")
+        console.print(f"{loaded.party.name} waits for {loaded.peer_names} ...")
         start = time.monotonic()
         with connection as session:
             connected = time.monotonic() - start
@@ -39,38 +39,46 @@ def check(
             start = time.monotonic()
             session.checkpoint()
             facts = _facts(loaded, session, connected, time.monotonic() - start)
-            theirs = session.peer.own
+            told = {loaded.party.name: mine} | {peer.name: peer.own for peer in session.peers}
     show_facts(facts)
-    names = [name for name in {**mine, **theirs} if name != "accept_leakage"]
-    versions = [(name, mine.get(name, "-"), theirs.get(name, "-")) for name in names]
-    console.print(rows_table(("version", loaded.party.name, loaded.peer.name), versions))
-    console.print(
-        f"{loaded.party.name} and {loaded.peer.name} agree. Nothing but the handshake was exchanged."
-    )
+    names = dict.fromkeys(name for facts in told.values() for name in facts)
+    versions = [
+        (name, *(own.get(name, "-") for own in told.values()))
+        for name in names
+        if name not in ("accept_leakage", "hosts")
+    ]
+    console.print(rows_table(("version", *told), versions))
+    console.print(f"{' and '.join(told)} agree. Nothing but the handshake was exchanged.")
 
 
 def _facts(
     config: "Config", session: "Session", connected: float, round_trip: float
 ) -> list[tuple[str, str]]:
-    me, peer = session.name, session.peer.name
-    theirs = session.peer.own["accept_leakage"].replace(",", ", ")
-    address = config.peer.listen or config.peer.connect
+    me = session.name
+    addresses = {
+        peer.name: f"{peer.listen or peer.connect} ({'listening' if peer.listen else 'dialled'})"
+        for peer in config.peers
+    }
+    several = len(addresses) > 1
     return [
-        ("address", f"{address} ({'listening' if config.peer.listen else 'dialled'})"),
+        *((f"address of {name}" if several else "address", text) for name, text in addresses.items()),
+        *([("hosts", ", ".join(session.hosts))] if len(session.hosts) > 1 else []),
         (f"identity of {me}", session.fingerprints[me]),
-        (f"identity of {peer}", f"{session.fingerprints[peer]} as pinned"),
-        *(
-            (f"certificate of {name}", _validity(pem))
-            for name, pem in ((me, config.certificate()), (peer, config.pinned()))
-        ),
+        *((f"identity of {peer.name}", f"{peer.fingerprint} as pinned") for peer in session.peers),
+        (f"certificate of {me}", _validity(config.certificate())),
+        *((f"certificate of {peer.name}", _validity(config.pinned(peer))) for peer in config.peers),
         (
             "connection",
             f"mutual TLS, both signed, after {connected:.1f} s; round trip {1000 * round_trip:.0f} ms",
         ),
-        (f"{me} accepts", ", ".join(session.policy.accept_leakage) or "no leakage beyond results"),
-        (f"{peer} accepts", theirs or "no leakage beyond results"),
+        *((f"{name} accepts", text or "no leakage beyond results") for name, text in _accepted(session)),
         (f"columns of {me}", ", ".join(session.policy.columns) or "none allowed yet: see policy.columns"),
     ]
+
+
+def _accepted(session: "Session") -> list[tuple[str, str]]:
+    own = (session.name, ", ".join(session.policy.accept_leakage))
+    return [own, *((peer.name, peer.own["accept_leakage"].replace(",", ", ")) for peer in session.peers)]
 
 
 def _validity(pem: bytes) -> str:

@@ -36,7 +36,7 @@ def _print(job: "Job", result: "JobResult") -> None:
         files.append(("held-out scores", result.folder / EVALUATION))
         alone = f"{result.columns} own columns"
         console.print(
-            f"{result.test_rows} of them held out; guest only: {alone}, joint: those and {job.config.peer.name}'s"
+            f"{result.test_rows} of them held out; guest only: {alone}, joint: those and {job.config.peer_names}'s"
         )
         console.print(metrics_table(result.metrics))
     show_facts([(name, shown(path)) for name, path in files])

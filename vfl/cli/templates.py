@@ -56,6 +56,7 @@ key = {_toml(f"{name}.key")}
 # The certificate that belongs to it: give it to {peer}.
 certificate = {_toml(f"{name}.pem")}
 
+# A guest with several hosts writes [[peers]] here and once more for each further host, each with a port of its own.
 [peer]
 # How {peer} calls itself in its own configuration.
 name = {_toml(peer)}

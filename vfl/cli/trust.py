@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from vfl.config import Config
+    from vfl.config import Config, PeerConfig
 
 __all__ = ["pin", "trust"]
 
@@ -35,29 +35,29 @@ def trust(
         pem = certificate.read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot read {certificate}: {error.strerror}") from None
-    shown = _checked(pem, certificate, loaded)
-    name = loaded.peer.name
+    peer, shown = _checked(pem, certificate, loaded)
+    name = peer.name
     typer.echo(f"fingerprint of {name}: {shown}")
     if fingerprint is not None:
         _compare(fingerprint, shown, name)
     elif not yes and not _confirmed(name):
         typer.echo("Nothing was pinned.")
         raise typer.Exit(1)
-    typer.echo(f"{name} is trusted: pinned as {pin(pem, loaded)}")
+    typer.echo(f"{name} is trusted: pinned as {pin(pem, loaded, peer)}")
 
 
-def pin(pem: bytes, config: "Config") -> Path:
-    """Put the peer's certificate where the configuration expects it, whole or not at all; return the path."""
+def pin(pem: bytes, config: "Config", peer: "PeerConfig | None" = None) -> Path:
+    """Put a peer's certificate where the configuration expects it, whole or not at all; return the path."""
     from vfl.model import write_private
 
-    path = config.path(config.peer.certificate)
+    path = config.path((peer or config.peer).certificate)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(path, pem)
     return path
 
 
-def _checked(pem: bytes, path: Path, config: "Config") -> str:
-    """Return the fingerprint of a certificate that can be the peer's."""
+def _checked(pem: bytes, path: Path, config: "Config") -> "tuple[PeerConfig, str]":
+    """Return the peer that a certificate names, and the certificate's fingerprint."""
     from vfl.crypto.signatures import certificate_public_bytes, certificate_server_name, fingerprint
     from vfl.errors import ConfigError, InvalidKey
 
@@ -67,12 +67,13 @@ def _checked(pem: bytes, path: Path, config: "Config") -> str:
         raise ConfigError(f"{path}: {error}") from None
     if public == certificate_public_bytes(config.certificate()):
         raise ConfigError(
-            f"{path} is {config.party.name}'s own certificate; pin the one that {config.peer.name} sent"
+            f"{path} is {config.party.name}'s own certificate; pin the one that {config.peer_names} sent"
         )
-    named, label = dns.removesuffix(".vfl"), re.sub(r"[^a-z0-9]+", "-", config.peer.name.lower())
-    if named != label[:63].strip("-"):
-        raise ConfigError(f"{path} names {named}, the configuration expects {config.peer.name}")
-    return fingerprint(public)
+    named = dns.removesuffix(".vfl")
+    for peer in config.peers:
+        if named == re.sub(r"[^a-z0-9]+", "-", peer.name.lower())[:63].strip("-"):
+            return peer, fingerprint(public)
+    raise ConfigError(f"{path} names {named}, the configuration expects {config.peer_names}")
 
 
 def _compare(given: str, shown: str, name: str) -> None:

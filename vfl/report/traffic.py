@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from vfl.progress import readable_bytes
 from vfl.report.facts import MessageTotal, RunFacts
-from vfl.report.markup import Markup, section, table, tag
+from vfl.report.markup import Markup, join, section, table, tag
 from vfl.report.words import OPEN, class_level, class_name, class_rank, class_words, duration
 
 __all__ = ["cost", "traffic"]
@@ -24,8 +24,7 @@ def traffic(facts: RunFacts) -> Markup:
             [_class_row(name, [total for total in sent if total.leakage == name]) for name in classes],
             numeric=[2, 3],
         ),
-        _message_table(f"Every type of message from {facts.party} to {facts.peer}", sent),
-        _message_table(f"Every type of message from {facts.peer} to {facts.party}", received),
+        *(_pair_tables(facts.party, peer, sent, received) for peer in facts.peer.split(", ")),
         tag(
             "p",
             "These statements rest on the encryption and on both parties following the protocol. Whoever watches the "
@@ -54,6 +53,15 @@ def _class_row(leakage: str, totals: list[MessageTotal]) -> list[object]:
         f"{sum(total.count for total in totals):,}",
         readable_bytes(sum(total.size for total in totals)),
     ]
+
+
+def _pair_tables(party: str, peer: str, sent: list[MessageTotal], received: list[MessageTotal]) -> Markup:
+    there = [total for total in sent if total.recipient == peer]
+    back = [total for total in received if total.sender == peer]
+    return join(
+        _message_table(f"Every type of message from {party} to {peer}", there),
+        _message_table(f"Every type of message from {peer} to {party}", back),
+    )
 
 
 def _message_table(caption: str, totals: list[MessageTotal]) -> Markup:

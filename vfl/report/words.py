@@ -53,6 +53,10 @@ _PLAIN = {
         "Common rows",
         "Which of its own rows the recipient shares with the sender, or how many. The others stay unknown.",
     ),
+    Leakage.AGGREGATE: (
+        "Sums over parties",
+        "A sum over at least so many parties as the policy requires. What one of them put in does not follow.",
+    ),
     Leakage.CIPHERTEXT: (
         "Encrypted values",
         "Freshly encrypted numbers. Without the key they are noise; whoever holds the key finds numbers that the "
@@ -95,7 +99,7 @@ def class_level(leakage: str) -> tuple[str, str]:
     """Return the style and the mark of a leakage class on the page."""
     if leakage in OPT_IN:
         return OPEN
-    return RESULT if leakage == Leakage.INTERSECTION else NONE
+    return RESULT if leakage in (Leakage.INTERSECTION, Leakage.AGGREGATE) else NONE
 
 
 def class_rank(leakage: str) -> int:
