@@ -7,7 +7,7 @@ plain ASCII text under the recipe "exact", without nulls or anything to trim. Re
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,10 @@ from vfl.errors import InvalidIds
 from vfl.recipes import LONGEST
 from vfl.tables import Table, as_frame
 
-__all__ = ["PIECE", "all_different", "packed_ids", "parquet_ids"]
+if TYPE_CHECKING:
+    import polars
+
+__all__ = ["PIECE", "all_different", "packed_ids", "packed_text", "parquet_ids"]
 
 PIECE = 1 << 19
 """Rows of a file that are in memory at a time."""
@@ -88,10 +91,16 @@ def packed_ids(table: Table, on: str, party: str) -> Packed | None:
         return decimal(series.to_numpy().astype(np.int64))
     if str(series.dtype) != "String":
         return None
+    packed = packed_text(series)
+    return packed if _plain(packed.data, packed.ends) else None
+
+
+def packed_text(series: "polars.Series") -> Packed:
+    """Return a polars column of text without nulls as bytes in UTF-8."""
     ends = np.zeros(len(series) + 1, dtype=np.int64)
     np.cumsum(series.str.len_bytes().to_numpy(), out=ends[1:])
     data = np.frombuffer(series.str.join("").item().encode(), dtype=np.uint8)
-    return Packed(data, ends) if _plain(data, ends) else None
+    return Packed(data, ends)
 
 
 def parquet_ids(path: str | os.PathLike[str], on: str, party: str) -> Chunked:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from vfl.bulkids import all_different, packed_text
 from vfl.crypto.digests import Packed, digests, pack
+from vfl.crypto.rng import SystemRng
 from vfl.errors import ConfigError, DuplicateIds, InvalidData, InvalidIds
 from vfl.identifiers import Duplicates, PreparedIds, prepare_ids
 from vfl.ledger import Ledger, Sketch
@@ -30,7 +32,7 @@ __all__ = ["ROWS_EACH", "Partitions", "Source", "Spec", "partition"]
 Source: TypeAlias = "str | os.PathLike[str] | Iterable[Any]"
 ROWS_EACH = 1_000_000
 """Rows of a partition, about: some 300 MB at work."""
-BATCH = 250_000  # rows read at a time
+BATCH = 1 << 18  # rows read at a time: a row group as polars writes them
 KEY, ROW = "vfl key", "vfl row"
 _HASH_KEY = b"vfl partitions 1"  # public: the hash spreads identifiers, it hides nothing
 _DONE, _SKETCH = "partitions.json", "sketch.npy"
@@ -94,7 +96,10 @@ class Partitions:
             raise InvalidData(
                 f"{self.folder}: partition {number} is missing; remove the folder and start again"
             )
-        table = pl.concat([pl.read_ipc(file) for file in files]).sort(ROW)
+        pieces = [pl.read_ipc(file) for file in files]
+        if any(piece.schema[KEY] != pl.String for piece in pieces):
+            pieces = [piece.cast({KEY: pl.Binary}) for piece in pieces]
+        table = pl.concat(pieces).sort(ROW)
         return table.drop(KEY, ROW), _identified(table, self.spec, party)
 
 
@@ -104,11 +109,10 @@ def _identified(table: "polars.DataFrame", spec: Spec, party: str) -> PreparedId
 
     normalised = recipe(spec.normalise, len(spec.on))
     nobody = np.empty(0, np.int64)
-    if table[KEY].n_unique() == len(table):
+    keys = _packed(table[KEY])
+    if all_different(keys, SystemRng()):
         every = np.arange(len(table))
-        return PreparedIds(
-            _packed(table[KEY]), every, normalised, 0, nobody, every, np.ones(len(table), np.int64)
-        )
+        return PreparedIds(keys, every, normalised, 0, nobody, every, np.ones(len(table), np.int64))
     places = table.select(KEY).with_row_index("place")
     groups = places.group_by(KEY, maintain_order=True).agg("place")
     sizes = groups["place"].list.len()
@@ -130,6 +134,8 @@ def _identified(table: "polars.DataFrame", spec: Spec, party: str) -> PreparedId
 
 
 def _packed(column: "polars.Series") -> Packed:
+    if str(column.dtype) == "String":
+        return packed_text(column) if len(column) else pack([])
     ends = np.zeros(len(column) + 1, dtype=np.int64)
     np.cumsum(column.bin.size().to_numpy(), out=ends[1:])
     return Packed(np.frombuffer(b"".join(column.to_list()), dtype=np.uint8), ends)
@@ -286,10 +292,10 @@ def _spill(
 
 
 def _key_column(batch: "polars.DataFrame", ids: PreparedIds, spec: Spec) -> "polars.Series":
-    """Return the canonical identifier of every row in `ids.members`."""
+    """Return the canonical identifier of every row in `ids.members`, as bytes or plain text."""
     import polars as pl
 
     if not isinstance(ids.keys, list):  # plain text or integers as they stand
-        return batch[spec.on[0]].cast(pl.String).cast(pl.Binary).rename(KEY)
+        return batch[spec.on[0]].cast(pl.String).rename(KEY)
     each = np.repeat(np.arange(len(ids.keys)), ids.counts)
     return pl.Series(KEY, [ids.keys[i] for i in each.tolist()], dtype=pl.Binary)

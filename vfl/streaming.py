@@ -8,10 +8,11 @@ of workers share the partitions, each pair with a session of its own: docs/scale
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,6 +125,9 @@ def _module(protocol: str) -> Any:
     return vole
 
 
+_Loaded: TypeAlias = tuple[Any, PreparedIds]
+
+
 @dataclass(frozen=True)
 class _Run:
     """One worker's way through its partitions."""
@@ -140,46 +144,76 @@ class _Run:
         session, (number, workers) = self.session, self.worker
         self.output.mkdir(parents=True, exist_ok=True)
         mine = range(number, self.cut.spec.count, workers)
-        done = {place: self._finished(place) for place in mine}
-        sample = self._ids(number)[1] if len(mine) else None
-        if sample is None:
+        if not len(mine):
             return AlignedFiles((), 0)
+        first = self._load(number)
+        sample = self._somebody(first[1])
+        done = {place: self._finished(place) for place in mine}
         shared = {"protocol": self.protocol, "partitions": self.cut.spec.count}
         own = {"finished": json.dumps(list(done.values())), "duplicates": self.cut.spec.duplicates}
         begun = opened(session, "align partitions", sample, shared, own, self.cut.sketch)
-        theirs = json.loads(begun.facts["finished"])
+        theirs = dict(zip(mine, json.loads(begun.facts["finished"]), strict=True))
         policies = {self.cut.spec.duplicates, begun.facts["duplicates"]}
-        rows = 0
+        wanted = [place for place in mine if done[place] is None or done[place] != theirs[place]]
+        rows = {place: int(self._state(place)["rows"]) for place in mine if place not in wanted}
         with session.phases.phase("align partitions") as progress:
-            for step, place in enumerate(mine):
-                if done[place] is None or done[place] != theirs[step]:
-                    minimum = session.policy.minimum_intersection - rows if place == mine[-1] else 0
-                    self._compare(place, policies, max(0, minimum))
-                rows += int(self._state(place)["rows"])
-                progress(step + 1, len(mine))
+            minimum = session.policy.minimum_intersection - sum(rows.values())
+            for place, found in self._each(wanted, first, policies, minimum) if wanted else ():
+                rows[place] = found
+                progress(len(rows), len(mine))
         files = tuple(self._file(place) for place in mine)
-        noted(session, self.cut.rows, sample, begun.theirs * len(mine), rows)
-        return AlignedFiles(files, rows)
+        noted(session, self.cut.rows, sample, begun.theirs * len(mine), sum(rows.values()))
+        return AlignedFiles(files, sum(rows.values()))
 
-    def _ids(self, place: int) -> tuple[Any, PreparedIds]:
-        table, ids = self.cut.load(place, self.session.name)
-        return table, ids if len(ids.keys) else nobody(ids, self.session.rng)
+    def _each(
+        self, wanted: list[int], first: _Loaded, policies: set[str], minimum: int
+    ) -> Iterator[tuple[int, int]]:
+        """Compare partitions one after the other; yield each and its number of common rows, and keep these.
 
-    def _compare(self, place: int, policies: set[str], minimum: int) -> None:
-        """Compare one partition and write its common rows."""
-        session = self.session
-        table, ids = self._ids(place)
+        Meanwhile another thread reads the next partition and writes the one before, at most three being in memory.
+        """
+        with ThreadPoolExecutor(1) as disk:
+            ready = wanted[:1] == [self.worker[0]]
+            coming = [disk.submit(lambda: first if ready else self._load(wanted[0]))]
+            written: list[Future[None]] = []
+            for step, place in enumerate(wanted, start=1):
+                table, ids = coming.pop().result()
+                coming = [disk.submit(self._load, after) for after in wanted[step : step + 1]]
+                found = self._compare(ids, policies, max(0, minimum) if step == len(wanted) else 0)
+                minimum -= len(found)
+                for before in written:
+                    before.result()
+                written = [disk.submit(self._keep, place, table, found, self._name())]
+                yield place, len(found)
+            for before in written:
+                before.result()
+
+    def _load(self, place: int) -> _Loaded:
+        return self.cut.load(place, self.session.name)
+
+    def _somebody(self, ids: PreparedIds) -> PreparedIds:
+        return ids if len(ids.keys) else nobody(ids, self.session.rng)
+
+    def _compare(self, ids: PreparedIds, policies: set[str], minimum: int) -> NDArray[np.int64]:
+        """Compare one partition; return its common rows."""
+        session, ids = self.session, self._somebody(ids)
         positions = self._positions(ids, minimum)
         rows = ids.rows[positions]
         if "all" in policies:
             theirs = session.run(exchange_multiplicities(session.channel, ids.counts[positions]))
             rows = ids.expanded(positions, theirs, outer=session.role is Role.GUEST)
         session.checkpoint()
-        file = self._file(place)
+        return rows
+
+    def _name(self) -> str:
+        """Return a name of what has passed so far; it is the same at the peer."""
+        return hashlib.sha256(b"".join(sorted(self.session.channel.digests()))).hexdigest()[:16]
+
+    def _keep(self, place: int, table: Any, rows: NDArray[np.int64], name: str) -> None:
+        """Write the common rows of a partition, then that it is finished."""
+        file, state = self._file(place), self._state_file(place)
         table[rows].write_parquet(file.with_suffix(".new"))
         os.replace(file.with_suffix(".new"), file)
-        name = hashlib.sha256(b"".join(sorted(session.channel.digests()))).hexdigest()[:16]
-        state = self._state_file(place)
         state.with_suffix(".new").write_text(json.dumps({"name": name, "rows": len(rows)}))
         os.replace(state.with_suffix(".new"), state)
 
