@@ -43,21 +43,19 @@ def warm_up() -> pl.DataFrame:
 
 
 def main() -> None:
-    """Run the role that the command line names: folder, role, protocol, repeats, memory or file."""
-    folder, role, protocol, repeats = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+    """Run the role that the command line names: folder, role, protocol, memory or file."""
+    folder, role, protocol = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     path = folder / f"{role}.parquet"
-    source = path if sys.argv[5] == "file" else pl.read_parquet(path)
-    results = []
+    source = path if sys.argv[4] == "file" else pl.read_parquet(path)
     with vfl.connect(folder / f"{role}.toml") as session:
         aligned(warm_up(), protocol, folder)
-        for _ in range(repeats):
-            session.checkpoint()
-            before, start, busy = sum(session.channel.bytes.values()), time.monotonic(), time.process_time()
-            found = aligned(source, protocol, folder)
-            end, cpu = time.monotonic(), time.process_time() - busy
-            traffic = sum(session.channel.bytes.values()) - before
-            results.append({"start": start, "end": end, "bytes": traffic, "cpu": cpu})
-    (folder / f"{role}.json").write_text(json.dumps({"runs": results, "peak_mib": peak_mib()}))
+        session.checkpoint()
+        before, start, busy = sum(session.channel.bytes.values()), time.monotonic(), time.process_time()
+        found = aligned(source, protocol, folder)
+        end, cpu = time.monotonic(), time.process_time() - busy
+        traffic = sum(session.channel.bytes.values()) - before
+    figures = {"start": start, "end": end, "bytes": traffic, "cpu": cpu, "peak_mib": peak_mib()}
+    (folder / f"{role}.json").write_text(json.dumps(figures))
     np.save(folder / f"{role}.npy", numbers(found).to_numpy())
 
 
