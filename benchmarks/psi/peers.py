@@ -63,7 +63,7 @@ def spu(folder: Path, protocol: str, link: Link | None) -> Figures:
         seen = [[ends[0], second], [first, ends[1]]]  # a rank listens where it stands itself
         ranks = []
         for rank in (0, 1):
-            command = [python, script("spu_rank.py"), folder, protocol, str(rank), told[rank]]
+            command = [str(python), script("spu_rank.py"), str(folder), protocol, str(rank), str(told[rank])]
             command += [f"{host}:{port}" for host, port in seen[rank]]
             ranks.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
         try:
