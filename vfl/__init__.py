@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from vfl.aggregation import secure_mean, secure_statistics, secure_sum
     from vfl.alignment import align, train_test_split
     from vfl.data import read_table
     from vfl.identifiers import Key
     from vfl.linear import LinearRegression, LogisticRegression
+    from vfl.membership import aggregate, join
     from vfl.model import load
     from vfl.outcome import record_metrics
     from vfl.overlap import Spine, enrich, intersection_size, intersection_sum, spine
+    from vfl.rehearsal import simulate_cohort
     from vfl.session import Session, connect, current
     from vfl.simulation import Simulation, simulate
     from vfl.streaming import AlignedFiles, align_files
@@ -28,6 +31,7 @@ __all__ = [
     "Simulation",
     "Spine",
     "__version__",
+    "aggregate",
     "align",
     "align_files",
     "connect",
@@ -35,10 +39,15 @@ __all__ = [
     "enrich",
     "intersection_size",
     "intersection_sum",
+    "join",
     "load",
     "read_table",
     "record_metrics",
+    "secure_mean",
+    "secure_statistics",
+    "secure_sum",
     "simulate",
+    "simulate_cohort",
     "spine",
     "train_test_split",
 ]
@@ -51,6 +60,7 @@ _HOMES = {
     "Session": "session",
     "Simulation": "simulation",
     "Spine": "overlap",
+    "aggregate": "membership",
     "align": "alignment",
     "align_files": "streaming",
     "connect": "session",
@@ -58,10 +68,15 @@ _HOMES = {
     "enrich": "overlap",
     "intersection_size": "overlap",
     "intersection_sum": "overlap",
+    "join": "membership",
     "load": "model",
     "read_table": "data",
     "record_metrics": "outcome",
+    "secure_mean": "aggregation",
+    "secure_statistics": "aggregation",
+    "secure_sum": "aggregation",
     "simulate": "simulation",
+    "simulate_cohort": "rehearsal",
     "spine": "overlap",
     "train_test_split": "alignment",
 }

@@ -39,8 +39,7 @@ def align(
 ) -> Any:
     """Keep the rows whose identifier the peer, or every host, has too; all parties get them in the same, random order.
 
-    With several hosts the rows are those that all parties have, by a protocol of its own (:mod:`vfl.multiparty`);
-    `fallback`, `learns`, `protocol` and ``duplicates="all"`` are for one host.
+    With several hosts: the rows that all have, see :mod:`vfl.multiparty`; without the options that are for one host.
 
     Parameters
     ----------
@@ -50,15 +49,13 @@ def align(
     normalise : str or sequence of str
         Recipe for each column, e.g. ``"phone:DE"``: see :mod:`vfl.recipes`. The same on both sides, which is checked.
     nulls : {"error", "drop"}
-        What happens to rows without an identifier.
+        Rows without an identifier.
     duplicates : {"error", "first", "last", "drop", "all"}
-        What happens when several rows have the same identifier: refuse, keep the first or the last, leave all out, or
-        keep all. With ``"all"`` a customer gets a row for every pair of both parties' rows, as in a join. The parties
-        may differ in it.
+        Rows that share one; ``"all"`` gives a row for every pair, as a join does. The parties may differ in it.
     fallback : sequence of Key
         Other identifiers, tried in this order on the rows not matched so far. A row then needs one of them.
     learns : {"both", "guest", "host"}
-        Who learns which rows are common. The other party gets None.
+        Who learns which rows are common; the other gets None.
     protocol : {"auto", "dh", "fast"}
         ``"auto"`` chooses by the sizes and the link, and the report says why.
 
@@ -72,37 +69,37 @@ def align(
         If this party's identifiers are unusable under the declared policy.
     AlignmentError
         If too few customers are common, or the peer brings more identifiers than allowed.
-    ConfigError
-        If arguments do not go together.
     PolicyRefused
         By the run ledger: a list that differs in a few rows from an earlier one, or too many comparisons.
-    ConfigMismatch
-        If the parties normalise or call differently.
+    ConfigError, ConfigMismatch
+        If arguments do not go together, or the parties call or normalise differently.
 
     Leakage
     -------
-    Each party that learns gets to know which of its own customers the other has, and both the size of the other's set
-    within an eighth; with ``duplicates="all"`` also how many rows the other has for each common customer; with
-    `fallback` also by which identifier each matched. With several hosts: which of its own customers all others have,
-    and sizes within an eighth, the guest each host's and a host the guest's; nothing about any two parties alone.
+    Who learns: which of its customers the other has, or all hosts have. All: sizes within an eighth, of hosts the
+    guest only. With ``duplicates="all"`` the rows per common customer; with `fallback` which identifier each matched.
     """
-    session, first = current(), Key(_frozen(on), _frozen(normalise))
+    session = current()
     learner(learns, session, ("both", "guest", "host"))
+    chain = _Chain(session, [Key(_frozen(on), _frozen(normalise)), *fallback], nulls, duplicates)
     if len(session.hosts) > 1:
-        if fallback or learns != "both" or protocol != "auto" or duplicates == "all":
-            raise ConfigError(
-                'with several hosts vfl.align takes no fallback, learns="both", protocol="auto" and no duplicates="all"'
-            )
-        return align_with_all(session, table, _Chain(session, [first], nulls, duplicates).prepared(table, 0))
-    if learns != "both" and (fallback or protocol == "fast" or duplicates == "all"):
-        raise ConfigError(f'learns="{learns}" goes with protocol "dh", without fallback and duplicates="all"')
-    chain = _Chain(session, [first, *fallback], nulls, duplicates)
+        return _aligned_with_all(table, chain, learns, protocol)
     return _aligned(table, chain, learns, protocol)
+
+
+def _aligned_with_all(table: Any, chain: "_Chain", learns: str, protocol: str) -> Any:
+    if len(chain.keys) > 1 or learns != "both" or protocol != "auto" or chain.duplicates == "all":
+        raise ConfigError(
+            'with several hosts vfl.align takes no fallback, learns="both", protocol="auto" and no duplicates="all"'
+        )
+    return align_with_all(chain.session, table, chain.prepared(table, 0))
 
 
 def _aligned(table: Any, chain: "_Chain", learns: str, protocol: str) -> Any:
     """Try one identifier after the other on the rows that are left."""
     session = chain.session
+    if learns != "both" and (len(chain.keys) > 1 or protocol == "fast" or chain.duplicates == "all"):
+        raise ConfigError(f'learns="{learns}" goes with protocol "dh", without fallback and duplicates="all"')
     left, matched = np.arange(number_of_rows(table, session.name)), list[NDArray[np.int64]]()
     for number in range(len(chain.keys)):
         ids = chain.prepared(take_rows(table, left) if number else table, number)

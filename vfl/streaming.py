@@ -94,8 +94,7 @@ def align_files(
     As for :func:`vfl.align`, for each partition: hence also the sizes of the other's partitions within an eighth.
     `minimum_intersection` counts over a worker's partitions, and can refuse only the last of them.
     """
-    session, folder = current(), Path(work)
-    number, workers = worker
+    session, folder, (number, workers) = current(), Path(work), worker
     if not 0 <= number < workers:
         raise ConfigError(f"worker {number} of {workers} does not exist; they are counted from 0")
     wish = partitions or _partitions_for(source)

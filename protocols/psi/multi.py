@@ -127,11 +127,8 @@ async def guest(
         At least two.
     keys : sequence of bytes
         Distinct.
-    rng : Rng
-    minimum : int
-        Fewest common keys that the hosts are told about.
-    largest : int
-        Most keys a host may announce.
+    minimum, largest : int
+        Fewest common keys that the hosts are told about; most keys a host may announce.
     progress : callable
         (elements done, elements in all).
 
@@ -145,7 +142,7 @@ async def guest(
     AlignmentError
         If fewer than `minimum` keys are common.
     MalformedMessage, InvalidPoint
-        If a host breaks the protocol.
+        A host breaks the protocol.
 
     Leakage
     -------
@@ -154,20 +151,16 @@ async def guest(
     check_keys(keys)
     if not 2 <= len(hosts) <= LARGEST_HOSTS:
         raise LocalProtocolError(
-            f"two to {LARGEST_HOSTS} hosts are needed, not {len(hosts)}: with one, use vfl.align"
+            f"two to {LARGEST_HOSTS} hosts are needed, not {len(hosts)}; for one there is dh"
         )
     public = np.stack([np.frombuffer((await host.recv(HostKey)).key, np.uint8) for host in hosts])
     for place, host in enumerate(hosts):
         await host.send(HostKeys(place=place, keys=public))
-    sizes = [await exchange_sizes(host, len(keys), largest) for host in hosts]
-    everyone = padded(keys, rng)
+    sizes, everyone = [await exchange_sizes(host, len(keys), largest) for host in hosts], padded(keys, rng)
     sums = np.zeros((len(keys), 2), np.uint64)
-    names = []
+    names = list[NDArray[np.uint8]]()
     for turn, (host, size) in enumerate(zip(hosts, sizes, strict=True)):
-
-        def told(done: int, total: int, before: int = turn) -> None:
-            progress(before * total + done, len(hosts) * total)
-
+        told = _part_of(progress, turn, len(hosts))
         outputs = (await Blinding(everyone, rng).outputs(host, OUTPUT_BYTES, told))[: len(keys)]
         sums ^= _decoded(outputs, await _hint(host, size), size)
         names.append(outputs[:, 32:])
@@ -178,6 +171,10 @@ async def guest(
         await host.send(EveryoneCount(count=len(common)))
         await host.send(Everyone(names=np.ascontiguousarray(own[common])))
     return Intersection(common.astype(np.int64), max(sizes))
+
+
+def _part_of(progress: Progress, turn: int, turns: int) -> Progress:
+    return lambda done, total: progress(turn * total + done, turns * total)
 
 
 async def _hint(host: Channel, size: int) -> Elements:

@@ -133,7 +133,7 @@ class Tags(Message, frozen=True, kw_only=True):
         "vole.tags",
         Role.EITHER,
         Leakage.INTERSECTION,
-        "which of the receiver's keys the sender has too, to the receiver",
+        "which of the receiver's keys the sender has too",
     )
     lows: Annotated[NDArray[np.uint64], Array("<u8", "tags")]
 
@@ -145,7 +145,7 @@ class Common(Message, frozen=True, kw_only=True):
         "vole.common",
         Role.EITHER,
         Leakage.INTERSECTION,
-        "which of the sender's keys the receiver has too, to the sender",
+        "which of the receiver's keys the sender has too",
     )
     bits: Annotated[NDArray[np.uint8], Array("|u1", "bytes")]
 
