@@ -5,8 +5,10 @@ are read, normalised and written through joblib: threads by default, processes o
 ``joblib.parallel_config`` says so. Nothing here talks to a peer.
 """
 
+import contextlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +34,8 @@ __all__ = ["ROWS_EACH", "Partitions", "Source", "Spec", "partition"]
 Source: TypeAlias = "str | os.PathLike[str] | Iterable[Any]"
 ROWS_EACH = 1_000_000
 """Rows of a partition, about: some 300 MB at work."""
-BATCH = 1 << 18  # rows read at a time: a row group as polars writes them
+BATCH = 1 << 18  # rows of a file read at a time: a row group as polars writes them
+PIECE, LARGEST_BATCH = 1 << 12, 1 << 22  # more partitions take larger batches, so that files do not get tiny
 KEY, ROW = "vfl key", "vfl row"
 _HASH_KEY = b"vfl partitions 1"  # public: the hash spreads identifiers, it hides nothing
 _DONE, _SKETCH = "partitions.json", "sketch.npy"
@@ -152,7 +155,7 @@ def partition(
         A Parquet or CSV file, or tables of any kind with the same columns.
     spec : Spec
     folder : Path
-        Gets a folder for each partition; mode 0700.
+        Gets a folder for each partition; mode 0700. Workers may share it: one cuts, the others wait.
     party : str
         For error texts.
     ledger : Ledger or None
@@ -166,15 +169,31 @@ def partition(
     ConfigError
         If the folder holds partitions made otherwise.
     """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _alone(folder):
+        finished = _finished(folder, spec)
+        return finished or _cut(source, spec, folder, party, ledger, progress)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process cuts into this folder; a process that dies gives way."""
+    with (folder / "lock").open("a") as claim:
+        if sys.platform != "win32":
+            import fcntl
+
+            fcntl.flock(claim, fcntl.LOCK_EX)
+        yield
+
+
+def _cut(
+    source: Source, spec: Spec, folder: Path, party: str, ledger: Ledger | None, progress: Update
+) -> Partitions:
     from joblib import Parallel, delayed
 
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    finished = _finished(folder, spec)
-    if finished is not None:
-        return finished
     total, rows, empty = rows_in(source), 0, 0
     sketch = None if ledger is None else ledger.sketch([])
-    batches = _numbered(_batches(source, set(spec.on)))
+    batches = _numbered(_batches(source, spec))
     jobs = (delayed(_spill)(batch, first, spec, folder, party, ledger) for batch, first in batches)
     workers = Parallel(n_jobs=-1, prefer="threads", return_as="generator", pre_dispatch="n_jobs")
     for read, without, part in workers(jobs):
@@ -228,9 +247,9 @@ def _finished(folder: Path, spec: Spec) -> Partitions | None:
     return Partitions(folder, spec, told["rows"], told["empty"], sketch)
 
 
-def _batches(source: Source, text: set[str]) -> Iterator[Any]:
+def _batches(source: Source, spec: Spec) -> Iterator[Any]:
     if isinstance(source, str | os.PathLike):
-        yield from _read(Path(source), text)
+        yield from _read(Path(source), set(spec.on), max(BATCH, min(PIECE * spec.count, LARGEST_BATCH)))
     elif hasattr(source, "columns") or not hasattr(source, "__iter__"):
         raise ConfigError(
             "source is a path or an iterable of tables; put one table in a list, or use vfl.align"
@@ -239,18 +258,18 @@ def _batches(source: Source, text: set[str]) -> Iterator[Any]:
         yield from source
 
 
-def _read(path: Path, text: set[str]) -> Iterator["polars.DataFrame"]:
+def _read(path: Path, text: set[str], size: int) -> Iterator["polars.DataFrame"]:
     import polars as pl
 
     if _is_parquet(path):
-        for first in range(0, rows_in(path), BATCH):
-            yield pl.scan_parquet(path).slice(first, BATCH).collect()
+        for first in range(0, rows_in(path), size):
+            yield pl.scan_parquet(path).slice(first, size).collect()
         return
     names = pl.scan_csv(path, infer_schema=False).collect_schema().names()
     overrides = {name: pl.String for name in text if name in names}
     scan = pl.scan_csv(path, schema_overrides=overrides, infer_schema_length=10_000)
     try:
-        yield from scan.collect_batches(chunk_size=BATCH, maintain_order=True)
+        yield from scan.collect_batches(chunk_size=size, maintain_order=True)
     except pl.exceptions.PolarsError:  # its text quotes the field at fault
         raise InvalidData(f"{path}: not readable as CSV, or a column changes its type") from None
 
