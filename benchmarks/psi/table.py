@@ -24,7 +24,7 @@ UNBALANCED = [(10**5, 100), (10**6, 1000), (10**7, 10**4)]
 QUICK = [1000, 10_000], [(2000, 40)]
 LIMIT_SECONDS = 180.0
 SPU = {"spu RR22": "RR22_FAST_PSI_2PC", "spu KKRT": "KKRT_PSI_2PC", "spu ECDH": "ECDH_PSI_2PC"}
-FILES = "vfl fast, files"
+FILES, OPENMINED = "vfl fast, files", "openmined-psi"
 
 TEXT = """# Performance: intersection over two processes
 
@@ -58,11 +58,12 @@ class Table:
     def size(self, folder: Path, case: Case) -> None:
         """Add all lines of one size and link."""
         for name, work in _kinds(folder, case):
-            self._line(name, case, self._try(name, case, work))
+            rows = case.rows + case.host_rows
+            cost = min(rows, 2 * peers.SAMPLE) if name == OPENMINED else rows
+            self._line(name, case, self._try(f"{name} {case.link}", cost, work))
 
-    def _try(self, name: str, case: Case, work: Callable[[], Figures]) -> Figures | None:
+    def _try(self, kind: str, cost: int, work: Callable[[], Figures]) -> Figures | None:
         """Run, unless the last run of the kind says that it takes too long."""
-        kind, cost = f"{name} {case.link}", case.rows + case.host_rows
         seconds, before = self._last.get(kind, (0.0, cost))
         if seconds * cost / before > LIMIT_SECONDS:
             return None
@@ -70,10 +71,11 @@ class Table:
         try:
             figures = {"load": load, **work()}
         except peers.Unavailable as error:
-            print(f"{name}: {error}", file=sys.stderr)
+            print(f"{kind}: {error}", file=sys.stderr)
             self._last[kind] = (2 * LIMIT_SECONDS, cost)
             return None
-        self._last[kind] = (figures["seconds"], cost)
+        scale = figures["sample"] / figures["rows"] if "sample" in figures else 1.0
+        self._last[kind] = (figures["seconds"] * scale, cost)
         return figures
 
     def _line(self, name: str, case: Case, figures: Figures | None) -> None:
@@ -115,7 +117,7 @@ def _kinds(folder: Path, case: Case) -> Iterator[tuple[str, Callable[[], Figures
     for name, protocol in SPU.items():
         yield name, partial(peers.spu, folder, protocol, case.link)
     if case.link is None and case.rows == case.host_rows:
-        yield "openmined-psi", partial(peers.openmined, folder, case.rows)
+        yield OPENMINED, partial(peers.openmined, folder, case.rows)
 
 
 def _cells(figures: Figures) -> list[str]:
