@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from vfl.bulkids import all_different, packed_text
+from vfl.bulkids import all_different, packed_ids, packed_text
 from vfl.crypto.digests import Packed, digests, pack
 from vfl.crypto.rng import SystemRng
 from vfl.errors import ConfigError, DuplicateIds, InvalidData, InvalidIds
@@ -24,7 +24,7 @@ from vfl.identifiers import Duplicates, PreparedIds, prepare_ids
 from vfl.ledger import Ledger, Sketch
 from vfl.progress import Update
 from vfl.recipes import recipe
-from vfl.tables import as_frame
+from vfl.tables import as_frame, take_columns
 
 if TYPE_CHECKING:
     import polars
@@ -100,26 +100,35 @@ class Partitions:
                 f"{self.folder}: partition {number} is missing; remove the folder and start again"
             )
         pieces = [pl.read_ipc(file) for file in files]
-        if any(piece.schema[KEY] != pl.String for piece in pieces):
-            pieces = [piece.cast({KEY: pl.Binary}) for piece in pieces]
-        table = pl.concat(pieces).sort(ROW)
-        return table.drop(KEY, ROW), _identified(table, self.spec, party)
+        if any(KEY in piece.columns for piece in pieces):
+            pieces = [piece.with_columns(_keys(piece, self.spec).cast(pl.Binary)) for piece in pieces]
+        table = pl.concat(pieces)
+        if not table[ROW].is_sorted():
+            table = table.sort(ROW)
+        return table.drop(KEY, ROW, strict=False), _identified(_keys(table, self.spec), self.spec, party)
 
 
-def _identified(table: "polars.DataFrame", spec: Spec, party: str) -> PreparedIds:
-    """Return the identifiers of rows that carry their canonical bytes."""
+def _keys(table: "polars.DataFrame", spec: Spec) -> "polars.Series":
+    """Return the canonical identifiers of rows: in a column of their own unless they are as the table has them."""
+    import polars as pl
+
+    return (table[KEY] if KEY in table.columns else table[spec.on[0]].cast(pl.String)).rename(KEY)
+
+
+def _identified(column: "polars.Series", spec: Spec, party: str) -> PreparedIds:
+    """Return identifiers from their canonical bytes, row by row."""
     import polars as pl
 
     normalised = recipe(spec.normalise, len(spec.on))
     nobody = np.empty(0, np.int64)
-    keys = _packed(table[KEY])
+    keys = _packed(column)
     if all_different(keys, SystemRng()):
-        every = np.arange(len(table))
-        return PreparedIds(keys, every, normalised, 0, nobody, every, np.ones(len(table), np.int64))
-    places = table.select(KEY).with_row_index("place")
+        every = np.arange(len(column))
+        return PreparedIds(keys, every, normalised, 0, nobody, every, np.ones(len(column), np.int64))
+    places = column.to_frame().with_row_index("place")
     groups = places.group_by(KEY, maintain_order=True).agg("place")
     sizes = groups["place"].list.len()
-    if spec.duplicates == "error" and len(groups) < len(table):
+    if spec.duplicates == "error" and len(groups) < len(column):
         raise DuplicateIds(
             f"{party}: {int(sizes.filter(sizes > 1).sum())} rows share {int((sizes > 1).sum())} identifiers after "
             'normalisation; keep one row per customer or pass duplicates="first" (or "last", "drop", "all")'
@@ -131,7 +140,7 @@ def _identified(table: "polars.DataFrame", spec: Spec, party: str) -> PreparedId
     }.get(spec.duplicates, groups)
     members = kept["place"].explode().to_numpy().astype(np.int64)
     counts = kept["place"].list.len().to_numpy().astype(np.int64)
-    left_out = np.setdiff1d(np.arange(len(table)), members)
+    left_out = np.setdiff1d(np.arange(len(column)), members)
     first = members[np.cumsum(counts) - counts]
     return PreparedIds(_packed(kept[KEY]), first, normalised, 0, left_out, members, counts)
 
@@ -288,33 +297,37 @@ def _spill(
     """Write the rows of a batch into their partitions; return how many there were, how many without identifier."""
     import polars as pl
 
-    nulls: Any = spec.nulls
     try:
-        ids = prepare_ids(
-            batch, spec.on, normalise=spec.normalise, nulls=nulls, duplicates=_ALL, party=party, at_least=0
-        )
+        ids = _prepared(batch, spec, party)
     except InvalidIds as error:
         raise InvalidIds(f"{error} (in the batch of rows that begins with row {first})") from None
     keys = ids.keys if isinstance(ids.keys, Packed) else pack(ids.keys)
-    places = (digests(keys, _HASH_KEY)[:, 0] % np.uint64(spec.count)).astype(np.int64)
-    rows = batch[ids.members].with_columns(_key_column(batch, ids, spec), pl.Series(ROW, ids.members + first))
+    places = (digests(keys, _HASH_KEY)[:, 0] % np.uint64(spec.count)).astype(np.uint16)
     where = np.repeat(places, ids.counts)
-    order = np.argsort(where, kind="stable")
+    order = np.argsort(where, kind="stable")  # of 16 bits: by radix
     bounds = np.searchsorted(where[order], np.arange(spec.count + 1))
-    rows = rows[order]
+    taken = ids.members[order]
+    rows = batch[taken].with_columns(pl.Series(ROW, taken + first))
+    if isinstance(ids.keys, list):
+        each = np.repeat(np.arange(len(ids.keys)), ids.counts)[order]
+        rows = rows.with_columns(pl.Series(KEY, [ids.keys[i] for i in each.tolist()], dtype=pl.Binary))
     for number in range(spec.count):
         part = folder / f"{number:05d}"
         part.mkdir(exist_ok=True, mode=0o700)
         piece = rows[bounds[number] : bounds[number + 1]]
-        piece.write_ipc(part / f"{first:014d}.arrow", compression="lz4")
+        piece.write_ipc(part / f"{first:014d}.arrow")
     return len(batch), ids.empty, None if ledger is None else ledger.sketch(ids.keys)
 
 
-def _key_column(batch: "polars.DataFrame", ids: PreparedIds, spec: Spec) -> "polars.Series":
-    """Return the canonical identifier of every row in `ids.members`, as bytes or plain text."""
-    import polars as pl
-
-    if not isinstance(ids.keys, list):  # plain text or integers as they stand
-        return batch[spec.on[0]].cast(pl.String).rename(KEY)
-    each = np.repeat(np.arange(len(ids.keys)), ids.counts)
-    return pl.Series(KEY, [ids.keys[i] for i in each.tolist()], dtype=pl.Binary)
+def _prepared(batch: "polars.DataFrame", spec: Spec, party: str) -> PreparedIds:
+    """Return a batch's identifiers; :meth:`Partitions.load` finds repeated ones, of plain columns all of them."""
+    if spec.normalise == ("exact",):
+        plain = packed_ids(take_columns(batch, spec.on, party), spec.on[0], party)
+        if plain is not None:
+            every = np.arange(len(batch), dtype=np.int64)
+            alone = np.ones(len(batch), dtype=np.int64)
+            return PreparedIds(plain, every, recipe("exact"), 0, np.empty(0, dtype=np.int64), every, alone)
+    nulls: Any = spec.nulls
+    return prepare_ids(
+        batch, spec.on, normalise=spec.normalise, nulls=nulls, duplicates=_ALL, party=party, at_least=0
+    )

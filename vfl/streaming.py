@@ -31,6 +31,8 @@ from vfl.session import Session, current
 
 __all__ = ["AlignedFiles", "align_files"]
 
+MOST = 10_000  # partitions: each gets a file from every batch
+
 
 @dataclass(frozen=True)
 class AlignedFiles:
@@ -75,7 +77,8 @@ def align_files(
     work : path
         A folder for the partitions and what is finished. Run the same call again to go on after an interruption.
     partitions : int, optional
-        Number of partitions; by default a million rows each, or 16 for an iterable. The larger wish of both counts.
+        Number of partitions, at most 10,000; by default a million rows each, or 16 for an iterable. The larger wish of
+        both counts.
     worker : (int, int)
         Which of how many workers this one is: it takes every so many-th partition. The same at both parties.
     protocol : {"fast", "dh"}
@@ -104,7 +107,7 @@ def align_files(
         recipe(normalise, 1 if isinstance(on, str) else len(on)).names,
         nulls,
         duplicates,
-        max(wish, int(agreed["partitions"])),
+        _count(wish, int(agreed["partitions"])),
     )
     with session.phases.phase("partition") as progress:
         cut = partition(source, spec, folder / "rows", session.name, session.ledger, progress)
@@ -114,6 +117,12 @@ def align_files(
 def _partitions_for(source: Source) -> int:
     rows = rows_in(source)
     return max(1, round(rows / ROWS_EACH)) if rows else 16
+
+
+def _count(wish: int, theirs: int) -> int:
+    if not 1 <= wish <= MOST or not 1 <= theirs <= MOST:
+        raise ConfigError(f"{wish} partitions here and {theirs} at the peer; possible are 1 to {MOST:,}")
+    return max(wish, theirs)
 
 
 def _module(protocol: str) -> Any:

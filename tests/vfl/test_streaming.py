@@ -256,3 +256,27 @@ class TestRefusals:
         run(tmp_path / "one", bank=[BANK], shop=[SHOP], simulated=ledger)
         with pytest.raises(PolicyRefused, match="differ in about"):
             run(tmp_path / "two", bank=[BANK[3:]], shop=[SHOP], simulated=ledger)
+
+
+@pytest.mark.parametrize("policy", ["first", "last", "drop", "all"])
+def test_repeated_identifiers_of_plain_columns(policy: str, tmp_path: Path) -> None:
+    bank = pl.DataFrame(
+        {"email": [str(i % 150) for i in range(200)], "person": [i % 150 for i in range(200)]}
+    )
+    shop = pl.DataFrame({"email": range(120, 180), "person": range(120, 180)})
+    bank, shop = bank.with_row_index("a"), shop.with_row_index("b")
+    one, two = run(tmp_path, bank=batches(bank, 70), shop=[shop], normalise="exact", duplicates=policy)
+    left, right = (reduced(table, "person", policy) for table in (bank, shop))
+    check(one, two, sorted(left.join(right, on="person").select("a", "b").iter_rows()))
+
+
+def test_repeated_identifiers_are_refused_by_default(tmp_path: Path) -> None:
+    table = pl.DataFrame({"email": [1, 2, 3, 2], "person": range(4)})
+    with pytest.raises(DuplicateIds, match="2 rows share 1 identifiers"):
+        run(tmp_path, bank=[table], shop=[table[:2]], normalise="exact", duplicates="error", partitions=1)
+
+
+@pytest.mark.parametrize("wish", [-1, 10_001])
+def test_numbers_of_partitions_that_are_none(wish: int, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="possible are 1 to 10,000"):
+        run(tmp_path, partitions=wish)
