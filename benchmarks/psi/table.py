@@ -22,7 +22,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "performance_psi.md"
 SIZES = [10**4, 10**5, 10**6, 10**7]
 UNBALANCED = [(10**5, 100), (10**6, 1000), (10**7, 10**4)]
 QUICK = [1000, 10_000], [(2000, 40)]
-LIMIT_SECONDS = 180.0
+LIMIT_SECONDS = 150.0
 SPU = {"spu RR22": "RR22_FAST_PSI_2PC", "spu KKRT": "KKRT_PSI_2PC", "spu ECDH": "ECDH_PSI_2PC"}
 FILES, OPENMINED = "vfl fast, files", "openmined-psi"
 
