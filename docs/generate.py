@@ -48,7 +48,7 @@ CALLS = {
     "vole": "in `vfl.align`",
 }
 TAG_BYTES = 16
-FIRST = ["session", "psi", "gradient", "secagg"]
+FIRST = ["session", "psi", "gradient", "secagg", "ckks"]
 
 
 def messages(protocol: str = "") -> list[type[Message]]:
@@ -292,6 +292,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "psi": of_protocol("psi"),
     "gradient": of_protocol("gradient"),
     "secagg": of_protocol("secagg"),
+    "ckks": of_protocol("ckks"),
     "configuration": configuration,
     "job": job_file,
     "parameters": parameters,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vfl.model import load
     from vfl.outcome import record_metrics
     from vfl.overlap import Spine, enrich, intersection_size, intersection_sum, spine
+    from vfl.privacy import ClientPrivacy
     from vfl.rehearsal import simulate_cohort
     from vfl.session import Session, connect, current
     from vfl.simulation import Simulation, simulate
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlignedFiles",
+    "ClientPrivacy",
     "Key",
     "LinearRegression",
     "LogisticRegression",
@@ -54,6 +56,7 @@ __all__ = [
 
 _HOMES = {
     "AlignedFiles": "streaming",
+    "ClientPrivacy": "privacy",
     "Key": "identifiers",
     "LinearRegression": "linear",
     "LogisticRegression": "linear",

@@ -31,6 +31,7 @@ from vfl.crypto.weighted import WeightedEncoding
 from vfl.data import features
 from vfl.errors import InvalidData
 from vfl.membership import Membership, member
+from vfl.privacy import ClientPrivacy
 from vfl.tables import like
 
 __all__ = ["ColumnStatistics", "Statistics", "secure_mean", "secure_statistics", "secure_sum"]
@@ -43,7 +44,13 @@ WORD_BITS = 60  # of a residue, where the caller leaves the precision open
 CELLS = 16  # into which a round of the search divides an interval
 
 
-def secure_sum(values: T, *, bound: float = 1e6, fraction_bits: int | None = None) -> T:
+def secure_sum(
+    values: T,
+    *,
+    bound: float = 1e6,
+    fraction_bits: int | None = None,
+    privacy: ClientPrivacy | None = None,
+) -> T:
     """Return the sum over all clients.
 
     Parameters
@@ -55,6 +62,9 @@ def secure_sum(values: T, *, bound: float = 1e6, fraction_bits: int | None = Non
     fraction_bits : int, optional
         Bits after the binary point: each client's part is rounded to a multiple of 2^-fraction_bits, and the sum of the
         rounded parts is exact. By default as many as fit into 60 bits; fewer make shorter messages.
+    privacy : ClientPrivacy, optional
+        Makes the sum differentially private: parts are clipped to its length in place of `bound`, and every client adds
+        noise to its own.
 
     Returns
     -------
@@ -72,6 +82,10 @@ def secure_sum(values: T, *, bound: float = 1e6, fraction_bits: int | None = Non
     """
     cohort = member()
     rows, names = _parts(values, cohort.name)
+    if privacy is not None:
+        return cast(
+            T, _shaped(values, _private(cohort, privacy, rows.sum(axis=0), "secure_sum", names), names)
+        )
     encoding = _encoding(cohort, bound, fraction_bits, 1)
     total, _ = _total(cohort, encoding, rows.sum(axis=0), 1, _call("secure_sum", bound, names))
     return cast(T, _shaped(values, total, names))
@@ -84,6 +98,7 @@ def secure_mean(
     bound: float = 1e6,
     fraction_bits: int | None = None,
     largest_weight: int = LARGEST_WEIGHT,
+    privacy: ClientPrivacy | None = None,
 ) -> T:
     """Return the weighted mean over all clients, or the mean over all clients' rows.
 
@@ -100,6 +115,8 @@ def secure_mean(
         Bits after the binary point of a part times weight / `largest_weight`. By default as many as fit into 60 bits.
     largest_weight : int
         The same at all clients.
+    privacy : ClientPrivacy, optional
+        Makes the mean of arrays of equal weight differentially private, as in :func:`secure_sum`.
 
     Returns
     -------
@@ -116,6 +133,11 @@ def secure_mean(
     if names and weight != 1:
         raise InvalidData(f"{cohort.name}: a frame has its number of rows as weight; leave weight away")
     encoding = _encoding(cohort, bound, fraction_bits, largest_weight)
+    if privacy is not None:
+        if names or weight != 1:
+            raise InvalidData(f"{cohort.name}: a private mean is one of arrays with weight 1")
+        mean = _private(cohort, privacy, rows[0], "secure_mean", ()) / len(cohort.survivors)
+        return cast(T, _shaped(values, mean, ()))
     own = len(rows) if names else weight
     total, weights = _total(cohort, encoding, rows.mean(axis=0), own, _call("secure_mean", bound, names))
     return cast(T, _shaped(values, total / weights, names))
@@ -318,8 +340,19 @@ def _total(
     return encoding.decode(cohort.total(words, encoding.bits, f"{call}, {how}").total.copy())
 
 
+def _private(
+    cohort: Membership, privacy: ClientPrivacy, vector: Floats, name: str, columns: tuple[str, ...]
+) -> Floats:
+    """Return the noisy sum of clipped vectors; it has cost what it costs as soon as it is tried."""
+    encoding = privacy.encoding(cohort.policy, vector.size)
+    call = f"{_call(name, privacy.clip, columns)}, noise {privacy.noise_multiplier!r} times that"
+    words = encoding.encode(vector, call.encode(), cohort.rng)
+    privacy.spend(encoding)
+    return encoding.decode(cohort.total(words, encoding.bits, call).total, call.encode())
+
+
 def _call(name: str, bound: float, columns: tuple[str, ...]) -> str:
-    return f"{name}, bound {bound:g}{', of ' + ', '.join(columns) if columns else ''}"
+    return f"{name}, bound {bound!r}{', of ' + ', '.join(columns) if columns else ''}"
 
 
 def _digest(values: Floats) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfl.comparing import nobody, noted, opened
-from vfl.errors import ConfigError
+from vfl.errors import ConfigError, MalformedMessage
 from vfl.guards import allowed_peer_keys
 from vfl.identifiers import Duplicates, PreparedIds
 from vfl.partitions import ROWS_EACH, Partitions, Source, Spec, partition, rows_in
@@ -159,8 +159,9 @@ class _Run:
         done = {place: self._finished(place) for place in mine}
         shared = {"protocol": self.protocol, "partitions": self.cut.spec.count}
         own = {"finished": json.dumps(list(done.values())), "duplicates": self.cut.spec.duplicates}
-        begun = opened(session, "align partitions", sample, shared, own, self.cut.sketch)
-        theirs = dict(zip(mine, json.loads(begun.facts["finished"]), strict=True))
+        sketches = [self.cut.sketch] if self.cut.sketch else []
+        begun = opened(session, "align partitions", sample, shared, own, sketches)
+        theirs = self._told(begun.facts["finished"], mine)
         policies = {self.cut.spec.duplicates, begun.facts["duplicates"]}
         wanted = [place for place in mine if done[place] is None or done[place] != theirs[place]]
         rows = {place: int(self._state(place)["rows"]) for place in mine if place not in wanted}
@@ -172,6 +173,13 @@ class _Run:
         files = tuple(self._file(place) for place in mine)
         noted(session, self.cut.rows, sample, begun.theirs * len(mine), sum(rows.values()))
         return AlignedFiles(files, sum(rows.values()))
+
+    def _told(self, text: str, mine: range) -> dict[int, str | None]:
+        """Return the names of the runs in which the peer finished each partition."""
+        try:
+            return dict(zip(mine, json.loads(text), strict=True))
+        except (TypeError, ValueError):
+            raise MalformedMessage(f"{self.session.peer.name} does not say which partitions it has") from None
 
     def _each(
         self, wanted: list[int], first: _Loaded, policies: set[str], minimum: int

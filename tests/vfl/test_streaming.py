@@ -14,7 +14,15 @@ import pytest
 import vfl
 from tests.messy import customers, reduced
 from vfl import partitions, streaming
-from vfl.errors import AlignmentError, ConfigError, ConfigMismatch, DuplicateIds, InvalidIds, PolicyRefused
+from vfl.errors import (
+    AlignmentError,
+    ConfigError,
+    ConfigMismatch,
+    DuplicateIds,
+    InvalidIds,
+    MalformedMessage,
+    PolicyRefused,
+)
 
 BANK = customers([*range(400), *range(40)], 1, "a", missing=0.05)
 SHOP = customers([*range(250, 700), *range(260, 300)], 2, "b", missing=0.05)
@@ -280,3 +288,15 @@ def test_repeated_identifiers_are_refused_by_default(tmp_path: Path) -> None:
 def test_numbers_of_partitions_that_are_none(wish: int, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="possible are 1 to 10,000"):
         run(tmp_path, partitions=wish)
+
+
+@pytest.mark.parametrize("told", ["[null]", "3", "{", "[null, null, null, null, null]"])
+def test_a_peer_that_does_not_say_what_it_has_finished(told: str, tmp_path: Path) -> None:
+    class Told:
+        peer = type("Peer", (), {"name": "shop"})
+
+    cut: Any = None
+    one = streaming._Run(Told(), cut, tmp_path, tmp_path, "fast", (0, 1))  # type: ignore[arg-type]
+    with pytest.raises(MalformedMessage, match="shop does not say"):
+        one._told(told, range(4))
+    assert one._told('[null, "a"]', range(1, 5, 2)) == {1: None, 3: "a"}
