@@ -180,7 +180,7 @@ def partition(
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _alone(folder):
-        finished = _finished(folder, spec)
+        finished = _finished(folder, spec, ledger)
         return finished or _cut(source, spec, folder, party, ledger, progress)
 
 
@@ -214,7 +214,7 @@ def _cut(
     if sketch is not None:
         np.save(folder / _SKETCH, sketch.sums)
     told = {"spec": asdict(spec), "rows": rows, "empty": empty, "keys": 0 if sketch is None else sketch.keys}
-    (folder / _DONE).write_text(json.dumps(told))
+    (folder / _DONE).write_text(json.dumps(told | {"ledger": None if ledger is None else ledger.name}))
     return Partitions(folder, spec, rows, empty, sketch)
 
 
@@ -238,7 +238,7 @@ def _is_parquet(path: Path) -> bool:
     return name.endswith(".parquet")
 
 
-def _finished(folder: Path, spec: Spec) -> Partitions | None:
+def _finished(folder: Path, spec: Spec, ledger: Ledger | None) -> Partitions | None:
     marker = folder / _DONE
     if not marker.is_file():
         for part in folder.glob("[0-9]*/*.arrow"):  # of a run that was cut off
@@ -250,6 +250,10 @@ def _finished(folder: Path, spec: Spec) -> Partitions | None:
         names = [name for name in wanted if told["spec"][name] != wanted[name]]
         raise ConfigError(
             f"{folder} was made with other {', '.join(names)}; name another folder or remove it"
+        )
+    if ledger is not None and told["ledger"] != ledger.name:
+        raise ConfigError(
+            f"{folder} was made with another run ledger, or without one; name another folder or remove it"
         )
     kept = folder / _SKETCH
     sketch = Sketch(np.load(kept, allow_pickle=False), told["keys"]) if kept.is_file() else None

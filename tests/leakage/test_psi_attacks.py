@@ -12,7 +12,14 @@ import vfl
 from tests.support import DeterministicRng
 from vfl.config import PolicyConfig
 from vfl.crypto import oprf
-from vfl.errors import AlignmentError, ConfigMismatch, LeakageWarning, MalformedMessage, PolicyRefused
+from vfl.errors import (
+    AlignmentError,
+    ConfigError,
+    ConfigMismatch,
+    LeakageWarning,
+    MalformedMessage,
+    PolicyRefused,
+)
 from vfl.guards import allowed_peer_keys, domain_size
 from vfl.ledger import Ledger
 from vfl.protocols.channel import Channel, Party, memory_pair, run_local
@@ -117,6 +124,21 @@ class TestDifferencing:
         assert files(self.LIST, 2) == 100
         with pytest.raises(PolicyRefused, match="differ in about 1 rows"):
             files([*self.LIST, "new"], 3)
+
+    def test_partitions_that_another_ledger_knows_are_cut_again(self, tmp_path: Path) -> None:
+        """Else a file that was cut while nothing was remembered would never be asked about."""
+
+        def files(ledger: Path | None) -> Any:
+            def act(name: str) -> Callable[[], Any]:
+                out, work = tmp_path / name, tmp_path / f"{name} work"
+                return lambda: vfl.align_files([table(self.LIST)], "id", out, work=work, partitions=2)
+
+            parties: Any = {"bank": act("bank"), "shop": act("shop")}
+            return vfl.simulate(ledger=ledger, **parties)["bank"].rows
+
+        assert files(None) == 150
+        with pytest.raises(ConfigError, match="made with another run ledger, or without one"):
+            files(tmp_path)
 
     def test_several_identifiers_are_one_list(self, tmp_path: Path) -> None:
         """What is left for the second identifier depends on the peer; the ledger is asked about the whole."""
