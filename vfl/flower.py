@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vfl.cohort import CohortConfig, Ledger, load_cohort
+from vfl.cohort import CohortConfig, RoundFile, load_cohort
 from vfl.crypto.fixedpoint import FixedPoint
 from vfl.crypto.rng import SystemRng
 from vfl.crypto.weighted import WeightedEncoding
@@ -164,7 +164,7 @@ class SecureMod:
 
     @contextlib.contextmanager
     def _client(self, config: CohortConfig) -> Iterator[tuple[str, Client]]:
-        with contextlib.closing(Ledger(config.own.path(f"{config.name}.round"))) as ledger:
+        with contextlib.closing(RoundFile(config.own.path(f"{config.name}.round"))) as ledger:
             keys = config.own.identity()
             yield (
                 config.cohort.name,
@@ -260,7 +260,7 @@ class SecureGrid:
         policy = self._config.policy()
         model = _only_model(asked[0].content, "the strategy's message")
         task = self._agreed.task(self._config.cohort.name, policy, model)
-        with contextlib.closing(Ledger(self._config.own.path(f"{self._config.name}.round"))) as ledger:
+        with contextlib.closing(RoundFile(self._config.own.path(f"{self._config.name}.round"))) as ledger:
             ours = Round(policy, task, ledger.next())
         self._run(ours, asked, timeout)
         if ours.result is None:

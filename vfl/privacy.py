@@ -82,10 +82,9 @@ class ClientPrivacy:
         """Return what has been spent, in words."""
         from importlib.metadata import version
 
-        return (
-            f"{self.sums} sums: epsilon {self.epsilon:.4g} at delta {self.delta:g}, by dp-accounting "
-            f"{version('dp-accounting') if _accounting() else ''}"
-        )
+        count = "1 sum" if self.sums == 1 else f"{self.sums} sums"
+        spent = f"epsilon {self.epsilon:.4g} at delta {self.delta:g}"
+        return f"{count}: {spent}, by dp-accounting {version('dp-accounting')}"
 
 
 def calibrated(

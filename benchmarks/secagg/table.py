@@ -37,7 +37,7 @@ over theirs, below 1 where we are faster: on a shared machine ratios keep their 
 bytes a number and {tenseal_client:.2f} s of a client for 10^6 numbers, and shows the sum, or any part of it, to the
 holder of the key.
 
-Sizes of more than {most:.0e} numbers over all clients are left out.
+Sizes that are not in the table take more than ten minutes.
 """
 
 
@@ -81,27 +81,34 @@ def row(size: Size, figures: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def page(results: list[tuple[Size, dict[str, Any]]]) -> str | None:
+    """Return the page, once there is a peer to compare with at 10^6 numbers."""
+    flower = next((f["flower"] for _, f in results if "client_seconds" in f.get("flower", {})), None)
+    million = next((f["tenseal"] for s, f in results if s.params == 10**6 and "tenseal" in f), None)
+    if flower is None or million is None:
+        return None
+    ordered = sorted(results, key=lambda item: (item[0].clients, item[0].params, item[0].dropout))
+    return TEXT.format(
+        machine=machine(),
+        rows="\n".join(row(size, figures) for size, figures in ordered),
+        flower_bytes=flower["bytes_per_param"],
+        tenseal_bytes=million["bytes_per_param"],
+        tenseal_client=million["client_seconds"],
+    )
+
+
 def main(
     options: argparse.Namespace,
     python: str | None,
     measure: Callable[[Size, int, str | None], dict[str, Any]],
 ) -> None:
-    """Measure all sizes, print the table, and write it if that was asked for."""
-    results = []
-    for size in sizes(options.quick):
+    """Measure all sizes, the small ones first, print the table, and write it after each if that was asked for."""
+    results: list[tuple[Size, dict[str, Any]]] = []
+    for size in sorted(sizes(options.quick), key=lambda size: size.clients * size.params):
         figures = measure(size, 3 if size.clients <= 10 else 1, python)
         results.append((size, figures))
         print(row(size, figures), flush=True)
-    flower = next((f["flower"] for _, f in results if "client_seconds" in f.get("flower", {})), None)
-    million = next((f["tenseal"] for s, f in results if s.params == 10**6 and "tenseal" in f), None)
-    if options.write_docs and flower and million:
-        text = TEXT.format(
-            machine=machine(),
-            rows="\n".join(row(size, figures) for size, figures in results),
-            flower_bytes=flower["bytes_per_param"],
-            tenseal_bytes=million["bytes_per_param"],
-            tenseal_client=million["client_seconds"],
-            most=MOST,
-        )
-        DOCS.write_text(text, encoding="utf-8")
+        text = page(results)
+        if options.write_docs and text is not None:
+            DOCS.write_text(text, encoding="utf-8")
     print(json.dumps({"exact": all(figures["exact"] for _, figures in results), "sizes": len(results)}))

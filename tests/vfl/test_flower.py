@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vfl.cli import execute
-from vfl.cohort import Ledger
+from vfl.cohort import RoundFile
 from vfl.errors import CohortTooSmall, ConfigError, MalformedMessage
 from vfl.flower import RECORD, SecureGrid, SecureMod
 from vfl.protocols.secagg.client import Result
@@ -243,7 +243,7 @@ class TestRefusals:
         assert "changes within 2.0" in str(inside.errors[0])
 
     def test_a_process_at_a_time(self, folder: Path) -> None:
-        held = Ledger(folder / "silo3" / "silo3.round")
+        held = RoundFile(folder / "silo3" / "silo3.round")
         _, inside, secure = start(folder)
         held.close()
         assert "another process" in str(inside.errors[0])
