@@ -77,8 +77,7 @@ def align_files(
     work : path
         A folder for the partitions and what is finished. Run the same call again to go on after an interruption.
     partitions : int, optional
-        Number of partitions, at most 10,000; by default a million rows each, or 16 for an iterable. The larger wish of
-        both counts.
+        At most 10,000; by default one for a million rows, or 16 for an iterable. The larger wish of both counts.
     worker : (int, int)
         Which of how many workers this one is: it takes every so many-th partition. The same at both parties.
     protocol : {"fast", "dh"}

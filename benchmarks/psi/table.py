@@ -121,10 +121,14 @@ def _kinds(folder: Path, case: Case) -> Iterator[tuple[str, Callable[[], Figures
 
 
 def _cells(figures: Figures) -> list[str]:
-    megabytes = f"{figures['bytes'] / 1e6:,.3g}" if "bytes" in figures else ""
+    megabytes = _three(figures["bytes"] / 1e6) if "bytes" in figures else ""
     peak = f"{figures['peak_mib']:,.0f}" if "peak_mib" in figures else ""
     scaled = " (scaled)" if figures.get("sample", 0) < figures.get("rows", 0) else ""
-    return [f"{figures['seconds']:,.3g}{scaled}", megabytes, peak, f"{figures['load']:.1f}"]
+    return [_three(figures["seconds"]) + scaled, megabytes, peak, f"{figures['load']:.1f}"]
+
+
+def _three(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def machine() -> str:
