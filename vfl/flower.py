@@ -21,7 +21,7 @@ The model that a client has received is bound into its masks: a server that send
 gets no sum.
 
 Between two messages the secrets of a round are in the context's state, which Flower keeps at the client, as for its own
-SecAgg+. The extra ``[flower]`` installs Flower; its message API of versions 1.21 and later is used.
+SecAgg+. The extra ``[flower]`` installs Flower; 1.41 is the version that this was tested with.
 """
 
 import contextlib
@@ -50,6 +50,7 @@ from vfl.protocols.wire import Role, decode, encode
 __all__ = ["SecureGrid", "SecureMod"]
 
 RECORD = "vfl.secagg"
+PRECONDITION = 6  # Flower's code of a mod that cannot go on
 Path = str | os.PathLike[str]
 Floats = NDArray[np.float64]
 
@@ -140,7 +141,8 @@ class SecureMod:
     Raises
     ------
     VFLError
-        From the mod, in a round: Flower reports it to the server as a failure of this client, which is then left out.
+        From the mod, at the start of a round: Flower reports it to the server as a failure of this client, which is
+        then left out. What is refused later in a round is a reply with an error.
     """
 
     def __init__(self, config: Path | Callable[[Any], Path], bound: float, **agreed: Any) -> None:
@@ -202,9 +204,14 @@ class SecureMod:
             raise MalformedMessage(
                 f"a question of stage {stage} of a round that {client.name} has no part in"
             )
-        part = thaw(client, kept["part"])
-        kind = QUESTIONS[stage - 1]
-        part.answer(decode(kind, raw, part.dims(kind)))
+        try:
+            part = thaw(client, kept["part"])
+            kind = QUESTIONS[stage - 1]
+            part.answer(decode(kind, raw, part.dims(kind)))
+        except VFLError as error:  # a reply, so that Flower keeps the state without the part
+            flower = _flower()
+            reason = f"{type(error).__name__}: {error}"
+            return flower.Message(flower.Error(PRECONDITION, reason), reply_to=message)
         return self._reply(message, context, client, part)
 
     def _reply(self, message: Any, context: Any, client: Client, part: Any) -> Any:

@@ -21,13 +21,14 @@ TEXT = """# Performance of secure aggregation
 Written by `python -m benchmarks.secagg --all --peers --write-docs`; do not edit. One round over values of 16 bits,
 with all clients and the aggregator in one process, each timed for itself; every message is encoded and decoded. The
 clients that are lost are lost after their secrets were shared, which is the costliest place. Up to 10 clients the best
-of three rounds, above one round. *up* is what one client sends in all. With 1,000 clients 50 may collude with the
-aggregator, otherwise any number below a third may.
+of three rounds, above one round. *bytes* are what one client sends in all; *CPU* is processor time in seconds, all
+threads together, which other work on the machine changes less than the time that passes. With 1,000 clients 50 may
+collude with the aggregator, otherwise any number below a third may.
 
 {machine}
 
-| clients | numbers | lost | exact | up, bytes a number | client, s | aggregator, s | / Flower | / Flower |
-|---|---|---|---|---|---|---|---|---|
+| clients | numbers | lost | exact | bytes a number | client, s | CPU | / Flower | aggregator, s | CPU | / Flower |
+|---|---|---|---|---|---|---|---|---|---|---|
 {rows}
 
 **Flower** is its SecAgg+ functions, of the wheel, called as its mod and its workflow call them, with as many neighbours
@@ -65,18 +66,22 @@ def sizes(quick: bool) -> list[Size]:
     ]
 
 
+def times(figures: dict[str, Any], who: str, ratio: str) -> list[str]:
+    """Return seconds, processor seconds and the ratio to Flower's."""
+    found = (figures[f"{who}_seconds"], figures[f"{who}_cpu_seconds"], figures[ratio])
+    return ["-" if value is None else f"{value:.3g}" for value in found]
+
+
 def row(size: Size, figures: dict[str, Any]) -> str:
     """Return one line of the table."""
-    ratios = [figures["ratio_to_flower"], figures["server_ratio_to_flower"]]
     cells = [
         f"{size.clients:,}",
         f"{size.params:,}",
         f"{size.lost}",
         "yes" if figures["exact"] else "NO",
         f"{figures['bytes_per_param']:.3f}",
-        f"{figures['client_seconds']:.3g}",
-        f"{figures['server_seconds']:.3g}",
-        *("-" if ratio is None else f"{ratio:.3g}" for ratio in ratios),
+        *times(figures, "client", "ratio_to_flower"),
+        *times(figures, "server", "server_ratio_to_flower"),
     ]
     return f"| {' | '.join(cells)} |"
 

@@ -84,6 +84,7 @@ def line(process: "subprocess.Popen[str]") -> tuple[list[float], list[str]]:
     return result, survivors
 
 
+@pytest.mark.slow
 def test_five_silos_one_killed_in_a_round_and_started_again(running: Running) -> None:
     """The sum is that of a clean run with four; the fifth gets it when it is back, and goes on with the others."""
     clients = {name: running.client(name, 2 if name == "silo3" else 9) for name in SILOS}
