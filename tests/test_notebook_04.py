@@ -40,6 +40,7 @@ def executed() -> nbformat.NotebookNode:
         notebook.cells.insert(place, nbformat.v4.new_code_cell(source))  # type: ignore[no-untyped-call]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
         NotebookClient(notebook, timeout=120, kernel_name="python3").execute(cwd=str(NOTEBOOK.parent))
     return notebook
 
