@@ -30,7 +30,7 @@ RECEIVERS = {Role.GUEST: "host", Role.HOST: "guest", Role.EITHER: "both"}
 SENDERS = {Role.EITHER: "both"}
 TELLING = (Leakage.INTERSECTION, Leakage.SCORE, Leakage.GRADIENT)
 TAG_BYTES = 16
-FIRST = ["session", "psi", "gradient"]
+FIRST = ["session", "psi", "product", "glm", "gradient"]
 
 
 def messages(protocol: str = "") -> list[type[Message]]:
@@ -271,6 +271,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "session": of_protocol("session"),
     "psi": of_protocol("psi"),
     "gradient": of_protocol("gradient"),
+    "glm": of_protocol("glm"),
     "configuration": configuration,
     "job": job_file,
     "parameters": parameters,

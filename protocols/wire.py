@@ -58,7 +58,9 @@ class Leakage(enum.StrEnum):
     CIPHERTEXT = "ciphertext"  # fresh ciphertexts: their number alone
     UNIFORM = "uniform"  # one-time-padded or blinded values: their number alone
     INTERSECTION = "intersection"  # which customers are common
+    RESULT = "result"  # what the call was made for: the scores of the rows that are scored
     SCORE = "score"  # a party's part of each row's score
+    AGGREGATE = "aggregate"  # sums over all rows and all parties' columns, by which a training is steered
     GRADIENT = "gradient"  # a party's own gradient, as an aggregate over a batch
     CONTROL = "control"  # continue, stop, done
 

@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import vfl
+from vfl import exchange
 from vfl.errors import (
     ConfigError,
     ConfigMismatch,
@@ -134,8 +135,8 @@ def test_score_predict_and_decision_function_agree() -> None:
         return vfl.LogisticRegression().fit(HOST[TRAIN]).score(HOST[TEST])
 
     result = vfl.simulate(bank=bank, shop=shop, accept_leakage=ACCEPT)
-    assert result["shop"] is None
     assert 0.7 < result["bank"] < 1
+    assert result["shop"] == round(result["bank"], 4)  # shared, so that searches choose alike
 
 
 @pytest.mark.parametrize("labels", [np.array(["good", "bad"]), np.array([1, 2]), np.array([False, True])])
@@ -246,7 +247,11 @@ class TestSaveAndLoad:
     @pytest.mark.parametrize(
         ("change", "error"),
         [
-            ({"coef": [1.0]}, SchemaMismatch),
+            ({"coef": [[1.0]]}, SchemaMismatch),
+            ({"coef": [[1.0] * 4] * 2}, SchemaMismatch),
+            ({"intercept": []}, SchemaMismatch),
+            ({"lower": [None]}, SchemaMismatch),
+            ({"classes": [1, 2, 3]}, SchemaMismatch),
             ({"estimator": "os.system"}, ConfigError),
             ({"format": 99}, ConfigError),
             ({"parameters": {"unknown": 1}}, ConfigError),
@@ -336,13 +341,12 @@ class TestBadInput:
         [
             {"max_iter": 0},
             {"batch_size": 0},
-            {"learning_rate": -1.0},
-            {"momentum": 1.0},
             {"C": 0.0},
             {"he": "rot13"},
             {"security": "none"},
             {"validation_fraction": 0.0},
-            {"n_iter_no_change": 0},
+            {"tol": -1.0},
+            {"winsorise": 0.0},
         ],
     )
     def test_parameters(self, wrong: dict[str, Any]) -> None:
@@ -366,9 +370,10 @@ class TestBadInput:
                 accept_leakage=ACCEPT,
             )
 
-    def test_a_training_that_diverges_ends_in_an_error(self) -> None:
+    def test_a_training_that_diverges_ends_in_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(exchange, "STEP", 50.0)
         with pytest.raises((EncodingOverflow, TrainingDiverged)):
-            fit(vfl.LinearRegression(learning_rate=50.0, max_iter=200, tol=0.0), y=TARGETS, method="predict")
+            fit(vfl.LinearRegression(max_iter=200, tol=0.0), y=TARGETS, method="predict")
 
     def test_columns_that_the_policy_denies(self) -> None:
         def shop() -> None:

@@ -49,6 +49,16 @@ _PLAIN = {
         "Common rows",
         "Which of its own rows the recipient shares with the sender, or how many. The others stay unknown.",
     ),
+    Leakage.RESULT: (
+        "Results",
+        "What the call was made for: the scores of the rows that were scored, or a figure of the model's quality. "
+        "From a score the guest knows the others' part of it.",
+    ),
+    Leakage.AGGREGATE: (
+        "Sums over all rows",
+        "A few numbers an iteration, each a sum over all rows and the columns of all parties, by which the guest "
+        "steers the training. They say nothing of single rows or columns.",
+    ),
     Leakage.CIPHERTEXT: (
         "Encrypted values",
         "Freshly encrypted numbers. Without the key they are noise; whoever holds the key finds numbers that the "
@@ -91,7 +101,7 @@ def class_level(leakage: str) -> tuple[str, str]:
     """Return the style and the mark of a leakage class on the page."""
     if leakage in OPT_IN:
         return OPEN
-    return RESULT if leakage == Leakage.INTERSECTION else NONE
+    return RESULT if leakage in (Leakage.INTERSECTION, Leakage.RESULT, Leakage.AGGREGATE) else NONE
 
 
 def class_rank(leakage: str) -> int:
