@@ -120,6 +120,9 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
             "batch_size must be a positive integer, 'auto' or None": _positive_integer(
                 self.batch_size, "auto", None
             ),
+            "batch_size must be 'auto' or None with security='strict', which trains on all rows at once": (
+                self.security != "strict" or self.batch_size in ("auto", None)
+            ),
             "validation_fraction must lie in (0, 1)": 0 < self.validation_fraction < 1,
             "winsorise must be positive, or None": self.winsorise is None or self.winsorise > 0,
         }
@@ -134,9 +137,7 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
     def _family(self) -> Family:
         raise NotImplementedError
 
-    def _targets(
-        self, y: Any, weights: FloatArray, offset: FloatArray | None, party: str
-    ) -> tuple[Target, ...]:
+    def _targets(self, y: Any, weights: FloatArray, offset: Any, party: str) -> tuple[Target, ...]:
         """Return the guest's targets, one for each linear model."""
         raise NotImplementedError
 
@@ -148,9 +149,13 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
         """Return the L2 penalty per row on the weights of standardised columns."""
         raise NotImplementedError
 
+    def _units(self) -> tuple[float, float]:
+        """Return what training divided this party's targets by, and what it subtracted from scores before."""
+        return 1.0, 0.0
+
     # --- training
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, offset: FloatArray | None) -> Self:
+    def _fit(self, X: Any, y: Any, sample_weight: Any, offset: Any) -> Self:
         session = current()
         with session.joint():
             self.check_parameters()
@@ -179,7 +184,7 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
         return self
 
     def _guest_targets(
-        self, y: Any, sample_weight: Any, offset: FloatArray | None, rows: int, session: Session
+        self, y: Any, sample_weight: Any, offset: Any, rows: int, session: Session
     ) -> tuple[Target, ...]:
         if session.role is Role.HOST:
             if y is not None or sample_weight is not None or offset is not None:
@@ -225,9 +230,10 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
         fits: list[Fit],
     ) -> None:
         """Store this party's half."""
-        several = len(fits) > 1
-        self.coef_ = np.array([fit.coef for fit in fits]) if several else fits[0].coef
-        self.intercept_ = np.array([fit.intercept for fit in fits]) if several else fits[0].intercept
+        several, (scale, shift) = len(fits) > 1, self._units()
+        self.coef_ = scale * (np.array([fit.coef for fit in fits]) if several else fits[0].coef)
+        intercepts = scale * np.array([fit.intercept for fit in fits]) + shift
+        self.intercept_ = intercepts if several else float(intercepts[0])
         self.limits_ = limits
         self.feature_names_in_ = np.array(features.names, dtype=object)
         self.n_features_in_ = len(features.names)
@@ -255,7 +261,9 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
             session.require_columns(features.names)
             _same_columns(features.names, tuple(self.feature_names_in_), session.name)
             session.call(operation, {"model": self.model_id_, "rows": len(features.values)}, {})
+            scale, shift = self._units()
             own = self.limits_.apply(features.values) @ np.atleast_2d(self.coef_).T + self.intercept_
+            own = (own - shift) / scale
             joint: FloatArray | None = None
             with session.phases.phase("score"):
                 if session.role is Role.GUEST:
@@ -263,7 +271,10 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
                 else:
                     session.run(score.host(session.channel, own, len(session.hosts), session.rng))
                 session.checkpoint()
-        return joint[:, 0] if joint is not None and self.coef_.ndim == 1 else joint
+        if joint is None:
+            return None
+        joint = shift + scale * joint
+        return joint[:, 0] if self.coef_.ndim == 1 else joint
 
     def _share_figure(self, value: float | None) -> float:
         """Return the guest's figure on all sides, so that a search for parameters chooses alike on all of them."""
@@ -284,9 +295,7 @@ def _all_columns(session: Session, own: int, theirs: tuple[dict[str, str], ...])
     guest = session.role is Role.GUEST
     if len(session.hosts) == 1:
         return (own, *stated) if guest else (*stated, own)
-    told = session.call(
-        "columns", {}, {name: n for name, n in zip(session.hosts, stated, strict=True)} if guest else {}
-    )
+    told = session.call("columns", {}, dict(zip(session.hosts, stated, strict=True)) if guest else {})
     if guest:
         return (own, *stated)
     every = tuple(_stated(told[0], name, LARGEST_COLUMNS, session.peer.name) for name in session.hosts)

@@ -141,9 +141,7 @@ class LogisticRegression(GeneralisedLinear):
     def _family(self) -> Family:
         return LOGISTIC
 
-    def _targets(
-        self, y: Any, weights: FloatArray, offset: FloatArray | None, party: str
-    ) -> tuple[Target, ...]:
+    def _targets(self, y: Any, weights: FloatArray, offset: Any, party: str) -> tuple[Target, ...]:
         labels = data.labels(y, party, rows=len(weights), most_classes=data.LARGEST_CLASSES)
         self.classes_, places = labels.classes, labels.encoded.astype(int)
         if self.class_weight is not None:
@@ -179,7 +177,7 @@ class LinearRegression(GeneralisedLinear):
     Attributes
     ----------
     coef_, intercept_
-        This party's part. A host's are in units of the target's standard deviation, which the guest keeps to itself.
+        This party's part; at a host in units of the target's standard deviation, which the guest keeps to itself.
     target_mean_, target_scale_ : float
         At the guest.
 
@@ -225,23 +223,21 @@ class LinearRegression(GeneralisedLinear):
         -------
         The guest learns the hosts' part of each row's prediction, rounded to 2^-14 of the target's standard deviation.
         """
-        return self._predicted(self._scores(X, "predict"))
+        return self._scores(X, "predict")
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return R^2, at a host too: see :meth:`LogisticRegression.score`."""
-        predicted = self._predicted(self._scores(X, "score"))
+        predicted = self._scores(X, "score")
         return self._share_figure(None if predicted is None else float(r2_score(y, predicted)))
 
-    def _predicted(self, scores: FloatArray | None) -> Any:
-        return None if scores is None else self.target_mean_ + self.target_scale_ * scores
+    def _units(self) -> tuple[float, float]:
+        return getattr(self, "target_scale_", 1.0), getattr(self, "target_mean_", 0.0)
 
     @property
     def _family(self) -> Family:
         return IDENTITY
 
-    def _targets(
-        self, y: Any, weights: FloatArray, offset: FloatArray | None, party: str
-    ) -> tuple[Target, ...]:
+    def _targets(self, y: Any, weights: FloatArray, offset: Any, party: str) -> tuple[Target, ...]:
         targets = data.targets(y, party, rows=len(weights))
         weights = weights / weights.mean()
         centred = self.fit_intercept

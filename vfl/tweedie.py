@@ -18,7 +18,8 @@ FloatArray = NDArray[np.float64]
 class _LogLink(GeneralisedLinear):
     """What the three share: amounts of mean one in training, exposures and offsets."""
 
-    security: Literal["strict"] = "strict"
+    security = "strict"
+    batch_size: Literal["auto"] = "auto"
     alpha: float
     target_scale_: float
 
@@ -85,7 +86,7 @@ class _LogLink(GeneralisedLinear):
         if scores is None:
             return None
         known = _offset((exposure, offset), len(scores), current().name)
-        return self.target_scale_ * np.exp(scores if known is None else scores + known)
+        return np.exp(scores if known is None else scores + known)
 
     def _d2(self, expected: FloatArray, y: Any, sample_weight: Any) -> float:
         party = current().name
@@ -110,6 +111,9 @@ class _LogLink(GeneralisedLinear):
         )
         return (Target(self._family, amounts / self.target_scale_, weights, known),)
 
+    def _units(self) -> tuple[float, float]:
+        return 1.0, float(np.log(getattr(self, "target_scale_", 1.0)))
+
     def _regularisation(self) -> dict[str, float]:
         if not self.alpha >= 0:
             raise ValueError("alpha must not be negative")
@@ -125,9 +129,9 @@ class PoissonRegressor(_LogLink):
     Parameters
     ----------
     alpha : float
-        Strength of the L2 penalty on standardised weights, per row, for a target whose mean is one: scikit-learn's alpha
-        divided by the mean of the counts.
-    fit_intercept, max_iter, tol, batch_size, early_stopping, validation_fraction, winsorise, he, key_bits
+        Strength of the L2 penalty on standardised weights, per row, for a target whose mean is one: scikit-learn's
+        alpha divided by the mean of the counts.
+    fit_intercept, max_iter, tol, early_stopping, validation_fraction, winsorise, he, key_bits
         As for :class:`LogisticRegression` with ``security="strict"``.
 
     Attributes
@@ -135,7 +139,7 @@ class PoissonRegressor(_LogLink):
     coef_, intercept_
         This party's part.
     target_scale_ : float
-        At the guest: its mean count per exposure, by which the exponential of the score is multiplied.
+        At the guest: its mean per exposure, to which training scales the targets.
 
     Leakage
     -------
@@ -149,7 +153,6 @@ class PoissonRegressor(_LogLink):
         fit_intercept: bool = True,
         max_iter: int | None = None,
         tol: float | None = None,
-        batch_size: int | Literal["auto"] | None = "auto",
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         winsorise: float | None = None,
@@ -160,7 +163,6 @@ class PoissonRegressor(_LogLink):
         self.fit_intercept = fit_intercept
         self.max_iter = max_iter
         self.tol = tol
-        self.batch_size = batch_size
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.winsorise = winsorise
@@ -189,7 +191,7 @@ class TweedieRegressor(_LogLink):
         Of the variance, from 1 (Poisson) to 2 (Gamma); between them the amounts of compound Poisson claims.
     alpha : float
         Strength of the L2 penalty on standardised weights, per row, for a target whose mean is one.
-    fit_intercept, max_iter, tol, batch_size, early_stopping, validation_fraction, winsorise, he, key_bits
+    fit_intercept, max_iter, tol, early_stopping, validation_fraction, winsorise, he, key_bits
         As for :class:`PoissonRegressor`, and so are the attributes.
 
     Leakage
@@ -205,7 +207,6 @@ class TweedieRegressor(_LogLink):
         fit_intercept: bool = True,
         max_iter: int | None = None,
         tol: float | None = None,
-        batch_size: int | Literal["auto"] | None = "auto",
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         winsorise: float | None = None,
@@ -217,7 +218,6 @@ class TweedieRegressor(_LogLink):
         self.fit_intercept = fit_intercept
         self.max_iter = max_iter
         self.tol = tol
-        self.batch_size = batch_size
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.winsorise = winsorise
