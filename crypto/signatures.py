@@ -15,6 +15,7 @@ section 4.4.3 (what TLS 1.3 signs).
 import hashlib
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import final
 
 from cryptography import x509
@@ -249,6 +250,7 @@ def _encode(public: ec.EllipticCurvePublicKey) -> bytes:
     return public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
+@lru_cache(maxsize=1 << 14)
 def _decode(public_bytes: bytes) -> ec.EllipticCurvePublicKey:
     try:
         public = serialization.load_der_public_key(public_bytes)

@@ -26,11 +26,18 @@ from vfl.protocols.wire import OPT_IN, Array, Bytes, Leakage, Message, Role, lar
 
 DOCS = Path(__file__).resolve().parent
 PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
-RECEIVERS = {Role.GUEST: "host", Role.HOST: "guest", Role.EITHER: "both"}
+RECEIVERS = {
+    Role.GUEST: "host",
+    Role.HOST: "guest",
+    Role.AGGREGATOR: "client",
+    Role.CLIENT: "aggregator",
+    Role.EITHER: "both",
+}
 SENDERS = {Role.EITHER: "both"}
 TELLING = (Leakage.INTERSECTION, Leakage.SCORE, Leakage.GRADIENT)
+HORIZONTAL = (Role.AGGREGATOR, Role.CLIENT)  # not part of a session of two
 TAG_BYTES = 16
-FIRST = ["session", "psi", "product", "glm", "gradient"]
+FIRST = ["session", "psi", "product", "glm", "gradient", "secagg"]
 
 
 def messages(protocol: str = "") -> list[type[Message]]:
@@ -86,8 +93,9 @@ def leakage() -> str:
 
 
 def summary() -> str:
-    """The messages that tell their receiver something about customers, and how many do not."""
-    telling = [kind for kind in messages() if kind.declaration.leakage in TELLING]
+    """The messages of a session of two that tell their receiver something about customers, and how many do not."""
+    ours = [kind for kind in messages() if kind.declaration.sender not in HORIZONTAL]
+    telling = [kind for kind in ours if kind.declaration.leakage in TELLING]
     rows = [
         [
             RECEIVERS[said.sender],
@@ -99,7 +107,7 @@ def summary() -> str:
         ]
         for kind, said in ((kind, kind.declaration) for kind in telling)
     ]
-    rest = [kind.declaration.leakage for kind in messages() if kind.declaration.leakage not in TELLING]
+    rest = [kind.declaration.leakage for kind in ours if kind.declaration.leakage not in TELLING]
     classes = ", ".join(f"{rest.count(leak)} {leak}" for leak in Leakage if leak in rest)
     rows.append(
         ["both", f"sizes, versions, parameters, and that a step is done ({classes})", "all others", "always"]
@@ -272,6 +280,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "psi": of_protocol("psi"),
     "gradient": of_protocol("gradient"),
     "glm": of_protocol("glm"),
+    "secagg": of_protocol("secagg"),
     "configuration": configuration,
     "job": job_file,
     "parameters": parameters,

@@ -41,6 +41,7 @@ __all__ = [
     "memory_pair",
     "run",
     "run_local",
+    "until",
 ]
 
 TAG_BYTES = 16
@@ -104,6 +105,12 @@ class Waiting:
 @types.coroutine
 def _suspend(waiting: Waiting) -> Generator[Waiting, None, None]:
     yield waiting
+
+
+async def until(party: str, what: str, ready: Callable[[], bool]) -> None:
+    """Suspend a role until something other than a message has happened; `what` is named in errors."""
+    while not ready():
+        await _suspend(Waiting(party, what, ready))
 
 
 class Channel(abc.ABC):

@@ -15,7 +15,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,11 +28,12 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read at import: errors are ra
 import grpc
 
 from vfl.crypto.signatures import IdentityKey, certificate_public_bytes, certificate_server_name
-from vfl.errors import ChannelTimeout, ConfigError, PeerAuthenticationError
+from vfl.errors import ChannelTimeout, ConfigError, PeerAuthenticationError, VFLError
 from vfl.protocols.channel import Channel, Party
 from vfl.protocols.stream import LARGEST_MESSAGE, LEAVE_SECONDS, Stream
+from vfl.protocols.wire import Role
 
-__all__ = ["Endpoint", "GrpcChannel", "Listener", "connect"]
+__all__ = ["Endpoint", "GrpcChannel", "Hub", "Listener", "connect"]
 
 SERVICE, METHOD = "vfl.Session", "Run"
 ABORT_SECONDS = 5.0  # for telling the peer about an error
@@ -181,7 +182,53 @@ class _Daemons(Executor):
             thread.join(LEAVE_SECONDS)
 
 
-class Listener:
+class _Port:
+    """A listening port; subclasses decide what becomes of a connection.
+
+    Attributes
+    ----------
+    port : int
+        The port that is bound.
+    """
+
+    def __init__(self, address: str, key_pem: bytes, certificate_pem: bytes, roots: bytes) -> None:
+        self._started = False
+        self._senders = _Daemons()
+        self._server = grpc.server(self._senders, options=SERVER_OPTIONS)
+        handler = grpc.stream_stream_rpc_method_handler(self._answer)
+        service = grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler})
+        self._server.add_generic_rpc_handlers((service,))
+        credentials = grpc.ssl_server_credentials(
+            [(key_pem, certificate_pem)], root_certificates=roots, require_client_auth=True
+        )
+        try:
+            self.port = int(self._server.add_secure_port(address, credentials))
+        except RuntimeError:
+            self.port = 0
+        if not self.port:
+            raise ConfigError(f"cannot listen on {address}: in use, or not this machine's address")
+
+    def _start(self) -> None:
+        self._started = True
+        self._server.start()
+
+    def _answer(self, requests: Any, context: Any) -> Iterator[bytes]:
+        raise NotImplementedError
+
+    def _refuse(self) -> None:
+        """Let nobody in any more."""
+
+    def close(self) -> None:
+        """Stop listening and end every connection."""
+        self._refuse()
+        if not self._started:  # only a server that was started lets go of its port
+            self._start()
+        self._server.stop(grace=None).wait()
+        self._senders.join()
+
+
+@final
+class Listener(_Port):
     """A listening port for one session with one peer.
 
     Attributes
@@ -194,23 +241,9 @@ class Listener:
         self._endpoint = endpoint
         self._pinned = _der(endpoint.peer_certificate_pem)
         self._free, self._arrived = threading.Lock(), queue.SimpleQueue[Stream]()
-        self._started = False
-        self._senders = _Daemons()
-        self._server = grpc.server(self._senders, options=SERVER_OPTIONS)
-        handler = grpc.stream_stream_rpc_method_handler(self._answer)
-        service = grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler})
-        self._server.add_generic_rpc_handlers((service,))
-        credentials = grpc.ssl_server_credentials(
-            [(endpoint.key_pem, endpoint.certificate_pem)],
-            root_certificates=endpoint.peer_certificate_pem,
-            require_client_auth=True,
+        super().__init__(
+            endpoint.address, endpoint.key_pem, endpoint.certificate_pem, endpoint.peer_certificate_pem
         )
-        try:
-            self.port = int(self._server.add_secure_port(endpoint.address, credentials))
-        except RuntimeError:
-            self.port = 0
-        if not self.port:
-            raise ConfigError(f"cannot listen on {endpoint.address}: in use, or not this machine's address")
 
     def accept(self, me: Party, peer: Party) -> GrpcChannel:
         """Wait for the peer's connection; further ones are refused. Closing the channel closes the listener.
@@ -237,12 +270,8 @@ class Listener:
             f"{me.name} pins for {peer.name} is the one it uses: a connection with another is refused unseen"
         )
 
-    def _start(self) -> None:
-        self._started = True
-        self._server.start()
-
     def _answer(self, requests: Any, context: Any) -> Iterator[bytes]:
-        if _der(context.auth_context()["x509_pem_cert"][0]) != self._pinned:
+        if _presented(context) != self._pinned:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "not the pinned certificate")
         if not self._free.acquire(blocking=False):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "another session is in progress")
@@ -251,13 +280,111 @@ class Listener:
         self._arrived.put(stream)
         return stream.outgoing()
 
-    def close(self) -> None:
-        """Stop listening and end every connection."""
-        if not self._started:  # only a server that was started lets go of its port
+    def _refuse(self) -> None:
+        if not self._started:
             self._free.acquire(blocking=False)
-            self._start()
-        self._server.stop(grace=None).wait()
-        self._senders.join()
+
+
+@final
+class Hub(_Port):
+    """A listening port for a session with each of several peers, which may come, go and come again.
+
+    Parameters
+    ----------
+    endpoints : mapping of str to Endpoint
+        One for each peer by name; all with the same address and identity, each with its peer's certificate.
+    me : Party
+    role : Role
+        Of the peers.
+    attend : callable
+        Called with the channel of every connection, each in a thread of its own, until it returns. A peer that connects
+        again while its earlier connection stands ends that one: it may have lost it without this side noticing.
+
+    Raises
+    ------
+    ConfigError
+        If the endpoints differ, two peers pin one certificate, or the address cannot be listened on.
+    """
+
+    def __init__(
+        self,
+        endpoints: Mapping[str, Endpoint],
+        me: Party,
+        role: Role,
+        attend: Callable[[GrpcChannel], None],
+    ) -> None:
+        self._me, self._attend = me, attend
+        self._peers = {
+            _der(endpoint.peer_certificate_pem): (Party(name, role), endpoint)
+            for name, endpoint in endpoints.items()
+        }
+        first = next(iter(endpoints.values()), None)
+        if first is None or len({(e.address, e.key_pem) for e in endpoints.values()}) != 1:
+            raise ConfigError(
+                "a hub takes the endpoints of at least one peer, all with one address and identity"
+            )
+        if len(self._peers) != len(endpoints):
+            raise ConfigError("two peers have the same certificate: each pins its own")
+        self._streams: dict[str, Stream] = {}
+        self._threads: list[threading.Thread] = []
+        self._lock, self._closed = threading.Lock(), False
+        roots = b"\n".join(endpoint.peer_certificate_pem for endpoint in endpoints.values())
+        super().__init__(first.address, first.key_pem, first.certificate_pem, roots)
+
+    def open(self) -> None:
+        """Begin to answer connections."""
+        for peer, endpoint in self._peers.values():
+            _check_dates(endpoint, self._me, peer)
+        self._start()
+
+    def _answer(self, requests: Any, context: Any) -> Iterator[bytes]:
+        peer, endpoint = self._peers.get(_presented(context), (None, None))
+        if peer is None or endpoint is None:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "not a pinned certificate")
+            raise AssertionError  # abort raises
+        stream = _stream(endpoint, self._me, peer)
+        stream.start(requests, context.cancel)
+        with self._lock:
+            if self._closed:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "closing")
+            before = self._streams.get(peer.name)
+            self._streams[peer.name] = stream
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+            work = threading.Thread(
+                target=self._serve,
+                args=(peer, endpoint, stream),
+                name=f"vfl attends {peer.name}",
+                daemon=True,
+            )
+            self._threads.append(work)
+        if before is not None:
+            before.cancel()
+        work.start()
+        return stream.outgoing()
+
+    def _serve(self, peer: Party, endpoint: Endpoint, stream: Stream) -> None:
+        with contextlib.suppress(VFLError):
+            if stream.greeted(endpoint.silence_seconds):
+                channel = GrpcChannel(self._me, peer, stream, lambda: None)
+                try:
+                    self._attend(channel)
+                finally:
+                    channel.close()
+        stream.cancel()
+
+    def _refuse(self) -> None:
+        with self._lock:
+            self._closed = True
+            streams = list(self._streams.values())
+        for stream in streams:
+            stream.hurry(ABORT_SECONDS)
+
+    def close(self) -> None:
+        """Stop listening and end every connection, once what was sent has arrived or seconds have passed."""
+        self._refuse()
+        for thread in self._threads:
+            thread.join(ABORT_SECONDS)
+        super().close()
 
 
 def _dial(endpoint: Endpoint, me: Party, peer: Party) -> GrpcChannel:
@@ -297,6 +424,11 @@ def _stream(endpoint: Endpoint, me: Party, peer: Party) -> Stream:
     return Stream(
         me.name, peer.name, silence_seconds=endpoint.silence_seconds, stall_seconds=endpoint.stall_seconds
     )
+
+
+def _presented(context: Any) -> bytes:
+    """Return the certificate that a connection was made with, DER."""
+    return _der(context.auth_context()["x509_pem_cert"][0])
 
 
 def _der(pem: bytes) -> bytes:

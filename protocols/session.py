@@ -116,10 +116,9 @@ def _compare(mine: Mapping[str, str], theirs: Mapping[str, str], me: str, peer: 
 
 
 def _digest(hellos: dict[Role, Hello]) -> bytes:
-    """Hash both HELLOs, the guest's first, each field with its length."""
+    """Hash both HELLOs in the order of their roles' names, each field with its length."""
     running = hashlib.sha256(b"vfl hellos")
-    for role in (Role.GUEST, Role.HOST):
-        hello = hellos[role]
+    for _, hello in sorted(hellos.items()):
         parts = [str(hello.protocol), hello.role.value, hello.name, hello.nonce.hex(), hello.identity]
         for fields in (hello.shared, hello.own):
             parts += [str(len(fields)), *(text for item in sorted(fields.items()) for text in item)]

@@ -44,10 +44,12 @@ __all__ = [
 
 
 class Role(enum.StrEnum):
-    """The two roles: label holder (active party) and feature holder (passive party)."""
+    """The roles: label holder and feature holder of vertical training, aggregator and client of horizontal sums."""
 
     GUEST = "guest"
     HOST = "host"
+    AGGREGATOR = "aggregator"
+    CLIENT = "client"
     EITHER = "either"
 
 
@@ -62,6 +64,7 @@ class Leakage(enum.StrEnum):
     SCORE = "score"  # a party's part of each row's score
     AGGREGATE = "aggregate"  # sums over all rows and all parties' columns, by which a training is steered
     GRADIENT = "gradient"  # a party's own gradient, as an aggregate over a batch
+    AGGREGATE = "aggregate"  # a sum over so many parties that none of its parts follows
     CONTROL = "control"  # continue, stop, done
 
 

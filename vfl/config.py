@@ -49,6 +49,8 @@ __all__ = [
 ]
 
 T = TypeVar("T", bound="Section")
+PARTIES = (Role.GUEST, Role.HOST)
+"""The roles that a party of a two-party session may have."""
 Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=30 * 86_400)]
 
@@ -200,7 +202,7 @@ def load_config(path: str | os.PathLike[str]) -> Config:
         Naming the file, the line, the key and the nearest valid name.
     """
     file = decode_toml(Path(path), _File)
-    if file.party.role is Role.EITHER:
+    if file.party.role not in PARTIES:
         raise ConfigError(f"{path}: party.role is guest (holds the labels) or host (holds more columns)")
     peers = _peers(path, file)
     unknown = sorted(set(file.policy.accept_leakage) - {str(leak) for leak in OPT_IN})
@@ -310,7 +312,7 @@ def _fields(kind: Any) -> list[str]:
 def _values(kind: Any) -> list[str]:
     """Return the values that an enumeration, a Literal or a union with one allows."""
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return [str(member.value) for member in kind if member is not Role.EITHER]  # of a party: never both
+        return [str(member.value) for member in kind if kind is not Role or member in PARTIES]
     return [text for arg in get_args(kind) for text in ([arg] if isinstance(arg, str) else _values(arg))]
 
 

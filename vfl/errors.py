@@ -10,6 +10,7 @@ __all__ = [
     "ChannelClosed",
     "ChannelError",
     "ChannelTimeout",
+    "CohortTooSmall",
     "ConfigError",
     "ConfigMismatch",
     "CryptoError",
@@ -17,6 +18,7 @@ __all__ = [
     "Deadlock",
     "DuplicateIds",
     "EncodingOverflow",
+    "InconsistentView",
     "InvalidCiphertext",
     "InvalidData",
     "InvalidIds",
@@ -33,6 +35,7 @@ __all__ = [
     "PeerError",
     "PolicyRefused",
     "ProtocolError",
+    "RoundLost",
     "SchemaMismatch",
     "TrainingDiverged",
     "UnexpectedMessage",
@@ -80,6 +83,14 @@ class Deadlock(LocalProtocolError):
     """Every party waits for a message that nobody will send."""
 
 
+class CohortTooSmall(ProtocolError):
+    """Fewer clients take part, or are left, than the policy requires for a sum."""
+
+
+class RoundLost(ProtocolError):
+    """A round of aggregation goes on, or has ended, without this client."""
+
+
 class PeerError(ProtocolError):
     """The peer broke the protocol."""
 
@@ -94,6 +105,10 @@ class MalformedMessage(PeerError):
 
 class PeerAborted(PeerError):
     """The peer stopped and said so."""
+
+
+class InconsistentView(PeerError):
+    """The aggregator tells different clients different things, or contradicts itself."""
 
 
 class PeerAuthenticationError(PeerError):

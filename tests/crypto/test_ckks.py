@@ -161,7 +161,7 @@ class TestProducts:
             "constant": np.full((rows, 3), 1 / 3),
             "small": generator.uniform(-1, 1, (rows, 3)) * 1e-4,
         }[data]
-        r = (generator.random(rows) < 0.3) - 0.3
+        r = (generator.random(rows) < 0.3).astype(np.float64) - 0.3
         form = Format(rows, 1.0)
         holder = CKKSKeyHolder(form, rng)
         evaluator = CKKSEvaluator.from_public(form, holder.public_bytes)

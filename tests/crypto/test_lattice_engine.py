@@ -258,7 +258,9 @@ class TestExactness:
         form = SLOTS[1]
         key, slots, t = SecretKey(form, rng), Slots(form), form.plain_modulus
         x, y = (rng.residues(t, 2 * 8192).reshape(2, 8192).astype(np.uint32) for _ in range(2))
-        product = slots.multiply(key.public.accept(received(key.encrypt(slots.encode(x), rng)), 2), y[:, None])
+        product = slots.multiply(
+            key.public.accept(received(key.encrypt(slots.encode(x), rng)), 2), y[:, None]
+        )
         opened = open_shares(key, product, np.arange(8192), rng).astype(np.uint32)
         np.testing.assert_array_equal(slots.decode(opened), x.astype(np.uint64) * y % t)
 

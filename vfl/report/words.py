@@ -55,9 +55,9 @@ _PLAIN = {
         "From a score the guest knows the others' part of it.",
     ),
     Leakage.AGGREGATE: (
-        "Sums over all rows",
-        "A few numbers an iteration, each a sum over all rows and the columns of all parties, by which the guest "
-        "steers the training. They say nothing of single rows or columns.",
+        "Sums",
+        "In a training a few numbers an iteration, each a sum over all rows and the columns of all parties; in secure "
+        "aggregation sums over at least so many parties as the policy requires. They say nothing of single rows.",
     ),
     Leakage.CIPHERTEXT: (
         "Encrypted values",
