@@ -62,9 +62,8 @@ class Leakage(enum.StrEnum):
     INTERSECTION = "intersection"  # which customers are common
     RESULT = "result"  # what the call was made for: the scores of the rows that are scored
     SCORE = "score"  # a party's part of each row's score
-    AGGREGATE = "aggregate"  # sums over all rows and all parties' columns, by which a training is steered
     GRADIENT = "gradient"  # a party's own gradient, as an aggregate over a batch
-    AGGREGATE = "aggregate"  # a sum over so many parties that none of its parts follows
+    AGGREGATE = "aggregate"  # sums over all rows, or over so many parties, that no part of them follows
     CONTROL = "control"  # continue, stop, done
 
 
