@@ -20,9 +20,11 @@ All kernels stand in one file since the compiler's cache on disk notices changes
 the files of those that it calls.
 """
 
+import functools
+import itertools
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -52,12 +54,20 @@ TILE = 2048  # coefficients summed at a time, so that the sums stay in the first
 def run(task: Callable[[int, int], object], count: int, threads: int | None) -> None:
     """Call `task` (start, stop) on pieces of range(`count`), one per thread; None means all processors."""
     pieces = min(count, threads or len(os.sched_getaffinity(0)))
-    if pieces <= 1:
-        task(0, count)
-        return
-    edges = [count * piece // pieces for piece in range(pieces + 1)]
-    with ThreadPoolExecutor(pieces) as pool:
-        list(pool.map(task, edges[:-1], edges[1:]))
+    edges = [count * piece // max(pieces, 1) for piece in range(pieces + 1)]
+    others = [_pool(os.getpid()).submit(task, *piece) for piece in itertools.pairwise(edges[1:])]
+    try:
+        task(0, edges[1] if others else count)
+    finally:  # they use the caller's arrays
+        wait(others)
+    for other in others:
+        other.result()
+
+
+@functools.cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Return the threads of a process, which outlive a call: starting one takes as long as a small product."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="vfl lattice")
 
 
 def kernel(function: FunctionT) -> FunctionT:
