@@ -76,8 +76,8 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
         y : array-like, shape (rows,)
             Labels or targets: the guest's; None at a host.
         sample_weight : array-like, shape (rows,), optional
-            Positive weights: the guest's. Their ratios matter; their sum, which the hosts do not learn, is taken to be the
-            number of rows.
+            Positive weights: the guest's. Only their ratios matter: hosts do not learn their sum, so it is taken to be
+            the number of rows.
 
         Returns
         -------
@@ -130,7 +130,8 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
             f"security must be {' or '.join(map(repr, PROTOCOLS))}": self.security in PROTOCOLS,
             f"he must be {' or '.join(map(repr, schemes))}": self.he in schemes,
             "max_iter must be a positive integer": _positive_integer(self.max_iter, None),
-            f"max_iter must be at most {limit} with security={self.security!r}": (self.max_iter or 1) <= limit,
+            f"max_iter must be at most {limit} with security={self.security!r}": (self.max_iter or 1)
+            <= limit,
             "tol must not be negative": self.tol is None or self.tol >= 0,
             "batch_size must be a positive integer, 'auto' or None": _positive_integer(
                 self.batch_size, "auto", None

@@ -44,8 +44,8 @@ class LogisticRegression(GeneralisedLinear):
         For ``security="exchange"``: rows per batch; ``"auto"`` takes a sixth of the rows, 256 to 4096; None takes all.
         Strict training takes all rows at once.
     early_stopping : bool
-        Hold out the last `validation_fraction` of the rows, and stop when their loss has not fallen for a while. Strict:
-        the guest learns the sum of squared residuals of these rows, at each iteration.
+        Hold out the last `validation_fraction` of the rows, and stop when their loss has not fallen for a while.
+        Strict: the guest learns the sum of squared residuals of these rows, at each iteration.
     validation_fraction : float
         Share of the rows that early stopping holds out.
     winsorise : float or None
@@ -187,8 +187,8 @@ class LinearRegression(GeneralisedLinear):
     batch_size : int, "auto" or None
         As for :class:`LogisticRegression`; all rows at once by default.
     fit_intercept, max_iter, tol, early_stopping, validation_fraction, winsorise, security, he, key_bits
-        As for :class:`LogisticRegression`; scores are in units of the target's standard deviation, and the default `tol`
-        is 0.001 (exchange: 0.00001).
+        As for :class:`LogisticRegression`; scores are in units of the target's standard deviation, and the default
+        `tol` is 0.001 (exchange: 0.00001).
 
     Attributes
     ----------

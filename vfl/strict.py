@@ -130,8 +130,8 @@ def _warn(session: Session, task: Task, missing: FloatArray) -> None:
     """Say that the limit of iterations came before convergence."""
     text = (
         f"{session.name}: training stopped at max_iter={task.max_iter} before it converged: scores still lack about "
-        f"{missing.max():.2g}, tol is {task.tol:.2g}. Raise max_iter on all sides, penalise more, or cut extreme values "
-        "off with winsorise"
+        f"{missing.max():.2g}, tol is {task.tol:.2g}. Raise max_iter on all sides, penalise more, or cut extreme "
+        "values off with winsorise"
     )
     session.facts.notes.append(text)
     warnings.warn(text, ConvergenceWarning, stacklevel=6)

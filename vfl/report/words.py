@@ -30,7 +30,10 @@ _METRICS = {
     "r2": ("R²", "share of the variance that is explained, 1 at best"),
     "rmse": ("RMSE", "typical size of an error, in units of the target; lower is better"),
     "d2": ("D²", "share of the deviance that is explained, 1 at best"),
-    "deviance": ("Mean deviance", "penalty for expectations that are off, by the model's family; lower is better"),
+    "deviance": (
+        "Mean deviance",
+        "penalty for expectations that are off, by the model's family; lower is better",
+    ),
     "mae": ("MAE", "mean absolute error, in units of the target; lower is better"),
     "base_rate": ("Positives", "share of positive rows in the evaluated data"),
     "rows": ("Rows", "rows the figures rest on"),
