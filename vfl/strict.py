@@ -16,7 +16,7 @@ from vfl.crypto.rng import Rng
 from vfl.families import Family, Target
 from vfl.protocols import glm
 from vfl.protocols.glm_plan import Labels, Plan
-from vfl.protocols.responses import Identity, Response
+from vfl.protocols.responses import Identity, Logarithmic, Logistic, Response
 from vfl.protocols.wire import Leakage, Role
 from vfl.session import Session
 from vfl.start import Start, own_model
@@ -196,4 +196,6 @@ def _backend(task: Task) -> glm.MakeBackend:
 
 
 def _response(family: Family) -> Response:
-    return Identity()
+    if family.link == "logistic":
+        return Logistic()
+    return Logarithmic(family.power) if family.link == "log" else Identity()
