@@ -27,7 +27,7 @@ __all__ = ["LEAKAGE", "MAX_ITER", "TOL", "told", "train"]
 FloatArray = NDArray[np.float64]
 LEAKAGE: tuple[Leakage, ...] = ()
 MAX_ITER = {"logistic": 40, "identity": 40, "log": 40}
-TOL = {"logistic": 0.005, "identity": 0.001, "log": 0.005}
+TOL = {"logistic": 0.002, "identity": 0.001, "log": 0.002}
 LEAST_IMPORTANCE = 0.25
 """Of a row in the guest's covariance: it bounds whitened entries by twice the root of the number of rows."""
 PATIENCE = 3
