@@ -39,7 +39,7 @@ class LogisticRegression(GeneralisedLinear):
     tol : float or None
         When training has converged; the guest's. Strict: what the scores still lack, as a root mean square over the
         rows, is estimated to be at most `tol`. Exchange: an epoch improves the loss by less than this part of it.
-        None takes the protocol's default (strict: 0.005; exchange: 0.001).
+        None takes the protocol's default (strict: 0.002; exchange: 0.001).
     batch_size : int, "auto" or None
         For ``security="exchange"``: rows per batch; ``"auto"`` takes a sixth of the rows, 256 to 4096; None takes all.
         Strict training takes all rows at once.

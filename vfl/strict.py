@@ -18,7 +18,7 @@ from vfl.crypto.rng import Rng
 from vfl.families import Family, Target
 from vfl.protocols import glm
 from vfl.protocols.glm_plan import MOST_ITERATIONS, Labels, Plan
-from vfl.protocols.responses import Identity, Response
+from vfl.protocols.responses import Identity, Logarithmic, Logistic, Response
 from vfl.protocols.wire import Leakage, Role
 from vfl.session import Session
 from vfl.start import Start, own_model
@@ -30,7 +30,7 @@ FloatArray = NDArray[np.float64]
 LEAKAGE: tuple[Leakage, ...] = ()
 MAX_ITER = {"logistic": 40, "identity": 40, "log": 40}
 LARGEST_MAX_ITER = MOST_ITERATIONS
-TOL = {"logistic": 0.005, "identity": 0.001, "log": 0.005}
+TOL = {"logistic": 0.002, "identity": 0.001, "log": 0.002}
 LEAST_IMPORTANCE = 0.25
 """Of a row in the guest's covariance: it bounds whitened entries by twice the root of the number of rows."""
 PATIENCE = 3
@@ -212,4 +212,6 @@ def _backend(task: Task) -> glm.MakeBackend:
 
 
 def _response(family: Family) -> Response:
-    return Identity()
+    if family.link == "logistic":
+        return Logistic()
+    return Logarithmic(family.power) if family.link == "log" else Identity()
