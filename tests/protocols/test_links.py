@@ -73,7 +73,8 @@ def test_residuals_of_amounts_on_shares(power: float) -> None:
     right = np.exp((2 - power) * z) - y * np.exp((1 - power) * z)
     unit = np.exp((2 - power) * z) + y * np.exp((1 - power) * z) + 0.0025 * (1 + y)
     error = np.abs(on_shares(response, z, y) - right)
-    assert (error - 2e-5 * (1 + y) < 3e-4 * unit).all()
+    rounding = EXPONENTIAL.rounding + 2**-18 * np.exp((1 - power) * z)  # of sines, and of amounts
+    assert (error < 3e-4 * unit + rounding * (1 + y)).all()
     assert error.max() > 0
 
 
