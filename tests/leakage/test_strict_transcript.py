@@ -66,10 +66,10 @@ def opened() -> Iterator[list[NDArray[Any]]]:
             found.append(result)
             return result
 
-        kind.open = recording  # type: ignore[attr-defined]
+        kind.open = recording  # type: ignore[method-assign]
     yield found
     for kind, original in originals.items():
-        kind.open = original  # type: ignore[attr-defined]
+        kind.open = original  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="module")
