@@ -29,7 +29,7 @@ def train(rows: int, epochs: int) -> tuple[vfl.Simulation, NDArray[np.float64], 
     labels = (RNG.random(rows) < 1 / (1 + np.exp(-guest[:, 0] - host[:, 0]))).astype(float)
 
     def make() -> vfl.LogisticRegression:
-        return vfl.LogisticRegression(max_iter=epochs, batch_size=None, tol=0.0)
+        return vfl.LogisticRegression(security="exchange", max_iter=epochs, batch_size=None, tol=0.0)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LeakageWarning)
@@ -72,7 +72,8 @@ class TestSuccessiveScores:
         table = RNG.normal(size=(200, COLUMNS))
 
         def act(*labels: Any) -> None:
-            vfl.LogisticRegression(max_iter=COLUMNS, batch_size=None).fit(table, *labels)
+            model = vfl.LogisticRegression(security="exchange", max_iter=COLUMNS, batch_size=None)
+            model.fit(table, *labels)
 
         with pytest.warns(LeakageWarning, match=f"max_iter={COLUMNS}"):
             vfl.simulate(bank=lambda: act(table[:, 0] > 0), shop=act, accept_leakage=["score", "gradient"])
