@@ -125,6 +125,13 @@ def columns_of_ones(rows: int, size: int) -> Iterator[Floats]:
         yield column
 
 
+def test_no_more_is_opened_than_the_hosts_hold(seen: Seen) -> None:
+    """With few rows a training ends before the guest has as many equations as the host has values."""
+    guest, host = RNG.normal(size=(12, 2)), RNG.normal(size=(12, 1))
+    train(guest, host, (np.arange(12) % 2).astype(float), 40)
+    assert sum(len(products) for products in seen.products) <= host.size
+
+
 class TestOpenedProducts:
     """The guest may try out host columns on the inner products that it learns: few rows, and few possible columns."""
 
