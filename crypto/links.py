@@ -51,6 +51,8 @@ class Chain:
         The scores for which it approximates the link.
     limbs : int
         Primes of t modulo which the inner steps are shared.
+    guard_bits : int
+        Fraction bits of the last step beyond those of the result.
     scale : float
         The function is this times c + b z + u_n.
     constant, linear : float
@@ -60,6 +62,7 @@ class Chain:
     steps: tuple[Step, ...]
     reach: tuple[float, float]
     limbs: int
+    guard_bits: int
     scale: float = 1.0
     constant: float = 0.0
     linear: float = 0.0
@@ -121,6 +124,7 @@ LOGISTIC = Chain(
     steps=tuple(Step(amplitude, slope / 250) for amplitude, slope in _LOGISTIC),
     reach=(-250.0, 250.0),
     limbs=1,
+    guard_bits=24,
     constant=0.5,
 )
 """1 / (1 + e^-z): off by at most 4.5e-5."""
@@ -129,6 +133,7 @@ EXPONENTIAL = Chain(
     steps=tuple(Step(*step) for step in _EXPONENTIAL),
     reach=(-10.0, 6.0),
     limbs=2,
+    guard_bits=20,
     scale=math.exp(6),
     constant=1.988587284,
     linear=5.065081486e-07,

@@ -36,9 +36,7 @@ from vfl.protocols.channel import Channel
 from vfl.protocols.product import cross
 from vfl.protocols.wire import Role
 
-__all__ = ["CHAIN_BITS", "Arithmetic"]
-
-CHAIN_BITS = 24
+__all__ = ["Arithmetic"]
 
 
 @final
@@ -152,7 +150,7 @@ class Arithmetic:
         score_bits : int
             Fraction bits of the scores.
         bits : int
-            Fraction bits of the result, before which it has :data:`CHAIN_BITS` more.
+            Fraction bits of the result, the guard bits of the chain being gone.
 
         Returns
         -------
@@ -164,13 +162,13 @@ class Arithmetic:
             turns = self._turns(scores, step, score_bits) + carried
             shared = await self.sine(turns, step.amplitude * inner.modulus / (2 * math.pi), chain.limbs)
             carried = inner.turns(shared, 1)
-        unit = chain.scale * 2.0 ** (bits + CHAIN_BITS)
+        unit = chain.scale * 2.0 ** (bits + chain.guard_bits)
         turns = self._turns(scores, last, score_bits) + carried
         curve = await self.sine(turns, last.amplitude * unit)
         line = RING.scale(scores, round(chain.linear * unit / 2**score_bits))
         constant = RING.integers([round(chain.constant * unit)] * scores.shape[1])
         whole = RING.add(RING.add(curve, line), self.constant(constant))
-        return self.truncate(whole, CHAIN_BITS)
+        return self.truncate(whole, chain.guard_bits)
 
     def _turns(self, scores: Share, step: Step, score_bits: int) -> FloatArray:
         """Return this party's part of the angle w z + f."""

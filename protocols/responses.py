@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from vfl.crypto.links import EXPONENTIAL, LOGISTIC
 from vfl.crypto.ring import RING, Share
 from vfl.errors import InvalidData
-from vfl.protocols.arithmetic import CHAIN_BITS, Arithmetic
+from vfl.protocols.arithmetic import Arithmetic
 
 __all__ = ["Identity", "Logarithmic", "Logistic", "Response"]
 
 FloatArray = NDArray[np.float64]
-AMOUNT_BITS = 16
+AMOUNT_BITS = 17
 LARGEST_MEAN = 2.0**4
 """Of amounts whose weighted mean is one: it bounds the sum of what is truncated, however large a single one is."""
 
@@ -88,7 +88,7 @@ class Logistic(Response):
 
     def truncations(self) -> Sequence[tuple[float, float]]:
         """Return that of the mean."""
-        return [(1, math.log2(LOGISTIC.largest) + self.residual_bits + CHAIN_BITS)]
+        return [(1, math.log2(LOGISTIC.largest) + self.residual_bits + LOGISTIC.guard_bits)]
 
 
 @final
@@ -145,5 +145,5 @@ class Logarithmic(Response):
     def truncations(self) -> Sequence[tuple[float, float]]:
         """Return those of both powers, and of the product with the amount, by its mean."""
         largest = math.log2(EXPONENTIAL.largest) + self.residual_bits
-        powers = (2.0, largest + CHAIN_BITS)
+        powers = (2.0, largest + EXPONENTIAL.guard_bits)
         return [powers, (1.0, largest + AMOUNT_BITS + math.log2(LARGEST_MEAN))]

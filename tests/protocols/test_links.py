@@ -66,14 +66,16 @@ def test_logistic_residuals_on_shares() -> None:
 @pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
 def test_residuals_of_amounts_on_shares(power: float) -> None:
     response = Logarithmic(power)
-    z = np.linspace(*response.reach, 3000)[:, None]
+    low, high = np.array(response.reach)
+    z = np.linspace(low, high, 3000)[:, None]
     y = np.random.default_rng(1).exponential(size=z.shape)
     y[::7] = 0
     y[5] = 3000.0 / 16
     right = np.exp((2 - power) * z) - y * np.exp((1 - power) * z)
     unit = np.exp((2 - power) * z) + y * np.exp((1 - power) * z) + 0.0025 * (1 + y)
     error = np.abs(on_shares(response, z, y) - right)
-    assert (error - 2e-5 * (1 + y) < 3e-4 * unit).all()
+    rounding = EXPONENTIAL.rounding + 2**-18 * np.exp((1 - power) * z)  # of sines, and of amounts
+    assert (error < 3e-4 * unit + rounding * (1 + y)).all()
     assert error.max() > 0
 
 
