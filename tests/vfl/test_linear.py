@@ -40,7 +40,9 @@ def test_score_predict_and_decision_function_agree() -> None:
 
     result = vfl.simulate(bank=bank, shop=shop)
     assert 0.7 < result["bank"] < 1
-    assert result["shop"] == round(result["bank"], 4)  # shared, so that searches choose alike
+    assert (
+        result["shop"] == result["bank"] == round(result["bank"], 4)
+    )  # shared, so that searches choose alike
 
 
 @pytest.mark.parametrize("labels", [np.array(["good", "bad"]), np.array([1, 2]), np.array([False, True])])
