@@ -46,6 +46,14 @@ class Response(abc.ABC):
         """
 
     @abc.abstractmethod
+    async def slopes(self, arithmetic: Arithmetic, scores: Share) -> Share:
+        """Return the share of the expected second derivative of the loss by each score, as residuals are shared."""
+
+    @abc.abstractmethod
+    async def pearson(self, arithmetic: Arithmetic, scores: Share, y: FloatArray | None) -> Share | None:
+        """Return the share of (y - mean) / sqrt(variance), or None for families whose dispersion is one."""
+
+    @abc.abstractmethod
     def truncations(self) -> Sequence[tuple[float, float]]:
         """Return (numbers a score, log2 of their bound before) of each truncation."""
 
@@ -60,6 +68,14 @@ class Identity(Response):
     async def residuals(self, arithmetic: Arithmetic, scores: Share, y: FloatArray | None) -> Share:
         """Return the share of z - y."""
         return scores if y is None else RING.subtract(scores, RING.encode(y, self.residual_bits))
+
+    async def slopes(self, arithmetic: Arithmetic, scores: Share) -> Share:
+        """Return the share of one, which takes no message."""
+        return arithmetic.constant(RING.encode(np.ones(scores.shape[1:]), self.residual_bits))
+
+    async def pearson(self, arithmetic: Arithmetic, scores: Share, y: FloatArray | None) -> Share | None:
+        """Return the share of z - y."""
+        return await self.residuals(arithmetic, scores, y)
 
     def truncations(self) -> Sequence[tuple[float, float]]:
         """Return nothing: nothing is truncated."""

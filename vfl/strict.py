@@ -68,7 +68,7 @@ def train(session: Session, task: Task, values: FloatArray, targets: Sequence[Ta
     whitened = _bounded(block.whitened(task.family.curvature, rows=plan.rows), plan)
     place = 1 + session.hosts.index(session.name)
     with session.phases.phase("train") as progress:
-        weights = session.run(
+        found = session.run(
             glm.host(
                 session.channel,
                 whitened.matrix,
@@ -80,7 +80,7 @@ def train(session: Session, task: Task, values: FloatArray, targets: Sequence[Ta
                 progress,
             )
         )
-    return [Fit(*whitened.weights_and_intercept(column)) for column in weights.T]
+    return [Fit(*whitened.weights_and_intercept(column)) for column in found.weights.T]
 
 
 def _guest(
