@@ -1,4 +1,4 @@
-"""Fixed-point formats of standard errors on shares (:mod:`vfl.protocols.inference`), and what their truncations risk."""
+"""Fixed-point formats of variances on shares (:mod:`vfl.protocols.inference`), and what their truncations risk."""
 
 import math
 from collections.abc import Sequence

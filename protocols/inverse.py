@@ -161,7 +161,7 @@ async def _arrived(arithmetic: Arithmetic, rest: Share) -> bool:
 
 
 def _trace(matrix: Share) -> Share:
-    return total(matrix[:, *np.diag_indices(matrix.shape[1])], axis=1)
+    return total(np.diagonal(matrix, axis1=1, axis2=2), axis=1)
 
 
 async def _products(arithmetic: Arithmetic, pairs: list[tuple[Share, Share]]) -> list[Share]:
