@@ -27,7 +27,7 @@ SCALE_BITS = 16  # what the guest scales it with
 REST_BITS = 28  # what the inverse still misses
 INVERSE_BITS = 18
 UNIT_BITS = 15  # directions whose variance is wanted
-DIAGONAL_BITS = 14  # their variances, before the guest's factor
+DIAGONAL_BITS = 13  # their variances, before the guest's factor
 FACTOR_BITS = 30
 _MARGIN_BITS = 5  # of the information matrix and of the guest's factor over one
 _RESIDUAL_MARGIN = 8  # of a slope and of a residual
@@ -48,19 +48,17 @@ def truncations(
         Fraction bits of the matrices, of slopes and residuals, and of the rows' weights.
     """
     entries = columns * (columns + 1) / 2
-    every = MOST_ROUNDS * entries
-    rest = REST_BITS + INVERSE_BITS + MOST_ROUNDS
     information = residual_bits + 2 * matrix_bits + math.log2(rows) + _MARGIN_BITS
     return [
         (rows, residual_bits + weighting_bits + _RESIDUAL_MARGIN),
-        (rows, 2 * residual_bits + _RESIDUAL_MARGIN),
-        (1, 2 * residual_bits + weighting_bits + math.log2(rows) + _RESIDUAL_MARGIN),
+        (rows, 2 * residual_bits + 2 * _RESIDUAL_MARGIN),
+        (rows, residual_bits + weighting_bits + 2 * _RESIDUAL_MARGIN),
         (entries, information),
         (entries, FISHER_BITS + _MARGIN_BITS),
         (1, 2 * MOMENT_BITS + 2 * math.log2(columns) + 2 * _MARGIN_BITS),
         (entries, FISHER_BITS + SCALE_BITS + 1),
-        (every, 2 * REST_BITS + 1),
-        (every, rest),
+        (MOST_ROUNDS * entries, 2 * REST_BITS + 1),
+        (2 * entries, REST_BITS + INVERSE_BITS + MOST_ROUNDS),  # twice the last round's, for it grows by doubling
         (MOST_ROUNDS, REST_BITS + math.log2(columns)),
         (columns, 2 * UNIT_BITS + INVERSE_BITS + MOST_ROUNDS),
         (columns, DIAGONAL_BITS + FACTOR_BITS + MOST_ROUNDS + 2 * _MARGIN_BITS),
