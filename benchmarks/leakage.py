@@ -58,7 +58,7 @@ def recorded(epochs: int) -> tuple[Floats, Floats]:
 
     def fit(table: pl.DataFrame, *label: str) -> Floats:
         rows = vfl.align(table, on="phone", normalise="phone:DE")
-        model = vfl.LogisticRegression(max_iter=epochs, batch_size=None, n_iter_no_change=epochs)
+        model = vfl.LogisticRegression(max_iter=epochs, batch_size=None)
         features = rows.drop("phone", *label)
         model.fit(features, rows[label[0]] if label else None)
         values: Floats = features.to_numpy().astype(np.float64)

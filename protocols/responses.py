@@ -4,18 +4,24 @@ Adversary and leakage are those of :mod:`vfl.protocols.arithmetic`: nothing is o
 """
 
 import abc
+import math
 from collections.abc import Sequence
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vfl.crypto.links import EXPONENTIAL, LOGISTIC
 from vfl.crypto.ring import RING, Share
+from vfl.errors import InvalidData
 from vfl.protocols.arithmetic import Arithmetic
 
-__all__ = ["Identity", "Response"]
+__all__ = ["Identity", "Logarithmic", "Logistic", "Response"]
 
 FloatArray = NDArray[np.float64]
+AMOUNT_BITS = 17
+LARGEST_MEAN = 2.0**4
+"""Of amounts whose weighted mean is one: it bounds the sum of what is truncated, however large a single one is."""
 
 
 class Response(abc.ABC):
@@ -80,3 +86,80 @@ class Identity(Response):
     def truncations(self) -> Sequence[tuple[float, float]]:
         """Return nothing: nothing is truncated."""
         return []
+
+
+@final
+class Logistic(Response):
+    """1 / (1 + e^-z) minus the label: a class against the rest."""
+
+    score_bits = residual_bits = 20
+    reach = LOGISTIC.reach
+
+    async def residuals(self, arithmetic: Arithmetic, scores: Share, y: FloatArray | None) -> Share:
+        """Return the share of the residuals, off by at most the link's error."""
+        flat = scores.reshape(RING.limbs, -1)
+        mean = await arithmetic.chain(LOGISTIC, flat, self.score_bits, self.residual_bits)
+        mean = mean.reshape(scores.shape)
+        return mean if y is None else RING.subtract(mean, RING.encode(y, self.residual_bits))
+
+    def truncations(self) -> Sequence[tuple[float, float]]:
+        """Return that of the mean."""
+        return [(1, math.log2(LOGISTIC.largest) + self.residual_bits + LOGISTIC.guard_bits)]
+
+
+@final
+class Logarithmic(Response):
+    """e^((2 - p) z) - y e^((1 - p) z): amounts whose variance is the mean to the power p, under the log link.
+
+    Parameters
+    ----------
+    power : float
+        p, from 1 (Poisson) to 2 (Gamma).
+    """
+
+    score_bits = residual_bits = 20
+
+    def __init__(self, power: float) -> None:
+        self._mean, self._amount = 2 - power, 1 - power
+        low, high = EXPONENTIAL.reach
+        within = [sorted((low / factor, high / factor)) for factor in (self._mean, self._amount) if factor]
+        self.reach = max(w[0] for w in within), min(w[1] for w in within)
+
+    async def residuals(self, arithmetic: Arithmetic, scores: Share, y: FloatArray | None) -> Share:
+        """Return the share of the residuals.
+
+        Raises
+        ------
+        InvalidData
+            At the guest, if amounts are not in units of their mean.
+        """
+        flat = scores.reshape(RING.limbs, -1)
+        amounts = None if y is None else self._encode(y.reshape(-1), arithmetic.peer.me.name)
+        residuals = await self._power(arithmetic, flat, self._mean)
+        if self._amount:
+            weight = await self._power(arithmetic, flat, self._amount)
+            amounts = await arithmetic.times_guest(weight, amounts, AMOUNT_BITS)
+        if amounts is not None:
+            residuals = RING.subtract(residuals, amounts)
+        return residuals.reshape(scores.shape)
+
+    async def _power(self, arithmetic: Arithmetic, scores: Share, factor: float) -> Share:
+        """Return the share of e^(factor z)."""
+        if not factor:
+            one = RING.encode(np.ones(scores.shape[1]), self.residual_bits)
+            return arithmetic.constant(one)
+        chain = EXPONENTIAL.stretched(factor)
+        return await arithmetic.chain(chain, scores, self.score_bits, self.residual_bits)
+
+    def _encode(self, y: FloatArray, party: str) -> Share:
+        if y.mean() > LARGEST_MEAN:
+            raise InvalidData(
+                f"{party}: amounts are {y.mean():.0f} times their weighted mean on average: weights are too uneven"
+            )
+        return RING.encode(y, AMOUNT_BITS if self._amount else self.residual_bits)
+
+    def truncations(self) -> Sequence[tuple[float, float]]:
+        """Return those of both powers, and of the product with the amount, by its mean."""
+        largest = math.log2(EXPONENTIAL.largest) + self.residual_bits
+        powers = (2.0, largest + EXPONENTIAL.guard_bits)
+        return [powers, (1.0, largest + AMOUNT_BITS + math.log2(LARGEST_MEAN))]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from vfl.adapter import Simulated
     from vfl.alignment import align, train_test_split
     from vfl.data import read_table
     from vfl.linear import LinearRegression, LogisticRegression
@@ -15,12 +16,17 @@ if TYPE_CHECKING:
     from vfl.outcome import record_metrics
     from vfl.session import Session, connect, current
     from vfl.simulation import Simulation, simulate
+    from vfl.tweedie import GammaRegressor, PoissonRegressor, TweedieRegressor
 
 __all__ = [
+    "GammaRegressor",
     "LinearRegression",
     "LogisticRegression",
+    "PoissonRegressor",
     "Session",
+    "Simulated",
     "Simulation",
+    "TweedieRegressor",
     "__version__",
     "align",
     "connect",
@@ -33,10 +39,14 @@ __all__ = [
 ]
 
 _HOMES = {
+    "GammaRegressor": "tweedie",
     "LinearRegression": "linear",
     "LogisticRegression": "linear",
+    "PoissonRegressor": "tweedie",
     "Session": "session",
+    "Simulated": "adapter",
     "Simulation": "simulation",
+    "TweedieRegressor": "tweedie",
     "align": "alignment",
     "connect": "session",
     "current": "session",

@@ -1,7 +1,7 @@
 """A joint model in one process, as scikit-learn's tools expect one: a table goes in whole and is split between parties.
 
-For trying out and for tests: Pipeline, GridSearchCV, cross_val_score. The parties run as threads over the same protocols
-and bytes as on two machines; nothing is hidden from whoever runs the process.
+For trying out and for tests: Pipeline, GridSearchCV, cross_val_score. The parties run as threads over the same
+protocols and bytes as on two machines; nothing is hidden from whoever runs the process.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from vfl.errors import DataError
 from vfl.generalised import GeneralisedLinear
 from vfl.linear import LogisticRegression
 from vfl.simulation import Simulation, simulate
@@ -37,8 +38,8 @@ class Simulated(BaseEstimator):  # type: ignore[misc]
     estimator : estimator of this library
         What each party makes; its parameters are reached as ``estimator__C``. None is a LogisticRegression.
     parties : int or mapping of str to sequence
-        How many parties share the columns, in equal parts from the first to the last; or each party's columns, by name or
-        by number, the guest first.
+        How many parties share the columns, in equal parts from the first to the last; or each party's columns, by name
+        or by number, the guest first.
     accept_leakage : sequence of str
         What all parties accept, for ``security="exchange"``.
 
@@ -48,9 +49,19 @@ class Simulated(BaseEstimator):  # type: ignore[misc]
         Each party's half.
     coef_, intercept_
         The whole model, in the order of the columns.
+    columns_ : dict of str to list of int
+        Which columns each party had.
     classes_ : ndarray
         Of a classifier.
     n_iter_ : int
+
+    Leakage
+    -------
+    That of the estimator, between the parties; all of them are in this process.
+
+    Examples
+    --------
+    >>> model = make_pipeline(StandardScaler(), vfl.Simulated(vfl.PoissonRegressor(), parties=3))
     """
 
     def __init__(
@@ -74,6 +85,15 @@ class Simulated(BaseEstimator):  # type: ignore[misc]
         sample_weight : array-like, shape (rows,), optional
         **given
             Further arguments of the guest: ``exposure``, ``offset``.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the data cannot be used.
         """
         wrapped = self._wrapped()
         classifier = isinstance(wrapped, LogisticRegression)
@@ -106,12 +126,12 @@ class Simulated(BaseEstimator):  # type: ignore[misc]
         """Return the joint predictions; further arguments go to the guest."""
         return self._ask("predict", X, given)
 
-    @available_if(_has("predict_proba"))
+    @available_if(_has("predict_proba"))  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> Any:
         """Return class probabilities, shape (rows, classes)."""
         return self._ask("predict_proba", X, {})
 
-    @available_if(_has("decision_function"))
+    @available_if(_has("decision_function"))  # type: ignore[untyped-decorator]
     def decision_function(self, X: Any) -> Any:
         """Return the joint scores, shape (rows,) or (rows, classes)."""
         return self._ask("decision_function", X, {})
@@ -126,25 +146,37 @@ class Simulated(BaseEstimator):  # type: ignore[misc]
     def _split(self) -> dict[str, list[int]]:
         """Return the numbers of each party's columns."""
         if isinstance(self.parties, Mapping):
-            names = list(getattr(self, "feature_names_in_", range(self.n_features_in_)))
-            return {
-                party: [names.index(name) if name in names else int(name) for name in chosen]
-                for party, chosen in self.parties.items()
-            }
-        count = min(self.parties, self.n_features_in_)
-        parts = np.array_split(np.arange(self.n_features_in_), count)
-        return {f"party{place}": part.tolist() for place, part in enumerate(parts)}
+            split = {party: [self._number(name) for name in chosen] for party, chosen in self.parties.items()}
+        else:
+            parts = np.array_split(np.arange(self.n_features_in_), min(self.parties, self.n_features_in_))
+            split = {f"party{place}": part.tolist() for place, part in enumerate(parts)}
+        if len(split) < 2 or not all(split.values()):
+            raise ValueError("parties must be two or more, each with a column of its own")
+        return split
+
+    def _number(self, column: Any) -> int:
+        """Return the number of a column that is given by name or by number."""
+        names = list(getattr(self, "feature_names_in_", ()))
+        if column in names:
+            return names.index(column)
+        if isinstance(column, int | np.integer) and 0 <= column < self.n_features_in_:
+            return int(column)
+        raise ValueError(f"parties names the column {column!r}, which the table does not have")
 
     def _is_guest(self, name: str) -> bool:
         return name == next(iter(self.columns_))
 
     def _run(self, act: Callable[[str, FloatArray], Any], X: FloatArray) -> Simulation:
-        def acts(name: str) -> Callable[[], Any]:
+        """Run a function for each party, with its columns; data that cannot be used are a ValueError as elsewhere."""
+
+        def acts(name: str) -> Any:
             return lambda: act(name, X[:, self.columns_[name]])
 
-        return simulate(
-            accept_leakage=tuple(self.accept_leakage), **{name: acts(name) for name in self.columns_}
-        )
+        parties: dict[str, Any] = {name: acts(name) for name in self.columns_}
+        try:
+            return simulate(accept_leakage=tuple(self.accept_leakage), **parties)
+        except DataError as error:
+            raise ValueError(str(error)) from error
 
     def _ask(self, method: str, X: Any, given: Mapping[str, Any]) -> Any:
         check_is_fitted(self, "estimators_")

@@ -26,6 +26,7 @@ __all__ = ["LEAKAGE", "MAX_ITER", "TOL", "Monitor", "told", "train"]
 FloatArray = NDArray[np.float64]
 LEAKAGE = (Leakage.SCORE, Leakage.GRADIENT)
 MAX_ITER = {"logistic": 8, "identity": 30}
+LARGEST_MAX_ITER = 1 << 20
 TOL = {"logistic": 1e-3, "identity": 1e-5}
 """By link; other links are not for this protocol: nothing bounds their curvature."""
 LARGEST_RESIDUAL_BITS = 16

@@ -61,6 +61,7 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
     n_features_in_: int
     n_iter_: int
     loss_curve_: list[float]
+    distance_curve_: list[float]
     converged_: bool
     model_id_: str
     role_: str
@@ -75,7 +76,8 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
         y : array-like, shape (rows,)
             Labels or targets: the guest's; None at a host.
         sample_weight : array-like, shape (rows,), optional
-            Positive weights: the guest's.
+            Positive weights: the guest's. Only their ratios matter: hosts do not learn their sum, so it is taken to be
+            the number of rows.
 
         Returns
         -------
@@ -89,12 +91,23 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
             If a configuration does not accept the leakage or the columns.
         ConfigMismatch
             If a peer trains another model, or has other parameters or another number of rows.
+        TrainingDiverged
+            If scores leave the range in which the link is right, or the loss rises.
+
+        Warns
+        -----
+        ConvergenceWarning
+            With ``security="strict"``, at the guest, if `max_iter` came before convergence.
 
         Leakage
         -------
-        All learn each other's numbers of columns, the number of rows and of iterations. Beyond that, with
-        ``security="exchange"``: the guest learns the host's part of every row's score once per epoch, the host its own
-        gradient of every batch and the power of two above the guest's largest weighted residual.
+        All learn each other's numbers of columns, the number of rows, of models and of iterations, and the parameters;
+        hosts also whether rows are weighted. Each learns its own weights. With ``security="strict"`` the guest learns
+        the inner products of the gradients, over all columns of all parties; with early stopping the sum of squared
+        residuals of the rows that were held out; and that scores are within the range of the link
+        (:mod:`vfl.protocols.glm`, with who may collude with whom). With ``security="exchange"``: the guest learns the
+        host's part of every row's score once per epoch, the host its own gradient of every batch and the power of two
+        above the guest's largest weighted residual.
         """
         return self._fit(X, y, sample_weight, None)
 
@@ -112,10 +125,13 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
             Naming the parameter and what it may be.
         """
         schemes = SCHEMES.get(self.security, ())
+        limit = PROTOCOLS[self.security].LARGEST_MAX_ITER if self.security in PROTOCOLS else 1 << 20
         checks: Mapping[str, bool] = {
             f"security must be {' or '.join(map(repr, PROTOCOLS))}": self.security in PROTOCOLS,
             f"he must be {' or '.join(map(repr, schemes))}": self.he in schemes,
             "max_iter must be a positive integer": _positive_integer(self.max_iter, None),
+            f"max_iter must be at most {limit} with security={self.security!r}": (self.max_iter or 1)
+            <= limit,
             "tol must not be negative": self.tol is None or self.tol >= 0,
             "batch_size must be a positive integer, 'auto' or None": _positive_integer(
                 self.batch_size, "auto", None
@@ -207,7 +223,7 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
         protocol, link = PROTOCOLS[self.security], self._family.link
         return Task(
             rows=rows,
-            validation_rows=round(rows * self.validation_fraction) if self.early_stopping else 0,
+            validation_rows=max(1, round(rows * self.validation_fraction)) if self.early_stopping else 0,
             columns=_all_columns(session, columns, theirs),
             models=_stated(told, "models", data.LARGEST_CLASSES, session.peers[0].name),
             family=self._family,
@@ -243,8 +259,15 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
             self.n_iter_ = max(fit.iterations for fit in fits)
             self.converged_ = all(fit.converged for fit in fits)
             self.loss_curve_ = _total([fit.losses for fit in fits])
-            session.facts.history = list(enumerate(self.loss_curve_, 1))
+            self.distance_curve_ = [max(each) for each in zip(*(fit.distances for fit in fits), strict=True)]
+            name, curve = next((pair for pair in self._curves() if pair[1]), ("loss", []))
+            session.facts.history, session.facts.history_name = list(enumerate(curve, 1)), name
         session.facts.parameters |= {name: str(value) for name, value in self.get_params().items()}
+
+    def _curves(self) -> list[tuple[str, list[float]]]:
+        """Return what the guest's report may show of the training, by name."""
+        loss = "held-out residual" if self.security == "strict" else "loss"
+        return [("distance", self.distance_curve_), (loss, self.loss_curve_)]
 
     # --- scores
 

@@ -34,22 +34,28 @@ class LogisticRegression(GeneralisedLinear):
     class_weight : dict, "balanced" or None
         The guest's; a host leaves it None.
     max_iter : int or None
-        Iterations at most; None takes the protocol's default (exchange: 8, for each opens each host score once more).
+        Iterations at most, up to 100 with ``security="strict"``; None takes the protocol's default (strict: 40;
+        exchange: 8, for each opens each host score once more).
     tol : float or None
-        Relative improvement of the loss below which an iteration counts as none; None takes the protocol's default.
+        When training has converged; the guest's. Strict: what the scores still lack, as a root mean square over the
+        rows, is estimated to be at most `tol`. Exchange: an epoch improves the loss by less than this part of it.
+        None takes the protocol's default (strict: 0.002; exchange: 0.001).
     batch_size : int, "auto" or None
-        Rows per batch; ``"auto"`` takes a sixth of the rows, 256 to 4096; None takes all.
+        For ``security="exchange"``: rows per batch; ``"auto"`` takes a sixth of the rows, 256 to 4096; None takes all.
+        Strict training takes all rows at once.
     early_stopping : bool
-        Watch the loss on held-out rows (the last `validation_fraction` of them) instead of the training loss.
+        Hold out the last `validation_fraction` of the rows, and stop when their loss has not fallen for a while.
+        Strict: the guest learns the sum of squared residuals of these rows, at each iteration.
     validation_fraction : float
         Share of the rows that early stopping holds out.
     winsorise : float or None
         Cut this party's columns off at so many standard deviations from their means, here and in predictions. 5 is a
         good choice for heavy-tailed data; parties may differ.
-    security : {"exchange"}
-        The classic gradient exchange; it needs ``accept_leakage = ["score", "gradient"]`` on both sides.
-    he : {"auto", "ckks", "paillier"}
-        Encryption of the residuals; ``"auto"`` is CKKS.
+    security : {"strict", "exchange"}
+        Strict keeps scores, residuals and gradients shared between the parties from the first to the last step.
+        Exchange is the classic gradient exchange; it needs ``accept_leakage = ["score", "gradient"]`` on both sides.
+    he : {"auto", "lattice", "ckks", "paillier"}
+        Encryption: strict takes lattice (``"auto"``) or Paillier, exchange CKKS (``"auto"``) or Paillier.
     key_bits : int
         Paillier modulus in bits, at least 2048.
 
@@ -59,10 +65,19 @@ class LogisticRegression(GeneralisedLinear):
         This party's weights in the units of its own columns; for two classes those of the second.
     intercept_ : float or ndarray, shape (classes,)
         This party's part of the intercept.
+    n_features_in_, feature_names_in_
+        This party's columns.
     classes_ : ndarray, shape (classes,)
         At the guest.
-    loss_curve_, n_iter_, converged_
-        At the guest.
+    n_iter_ : int
+        Iterations, at the guest.
+    converged_ : bool
+        At the guest: whether training ended before `max_iter`.
+    distance_curve_ : list of float
+        At the guest, strict: what was missing in the scores at each iteration, as `tol` counts it.
+    loss_curve_ : list of float
+        At the guest, exchange: the training loss by epoch; strict with early stopping: the mean squared residual of
+        held-out rows by iteration.
 
     Leakage
     -------
@@ -83,8 +98,8 @@ class LogisticRegression(GeneralisedLinear):
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         winsorise: float | None = None,
-        security: Literal["exchange"] = "exchange",
-        he: Literal["auto", "ckks", "paillier"] = "auto",
+        security: Literal["strict", "exchange"] = "strict",
+        he: Literal["auto", "lattice", "ckks", "paillier"] = "auto",
         key_bits: int = 3072,
     ) -> None:
         self.C = C
@@ -172,14 +187,17 @@ class LinearRegression(GeneralisedLinear):
     batch_size : int, "auto" or None
         As for :class:`LogisticRegression`; all rows at once by default.
     fit_intercept, max_iter, tol, early_stopping, validation_fraction, winsorise, security, he, key_bits
-        As for :class:`LogisticRegression`.
+        As for :class:`LogisticRegression`; scores are in units of the target's standard deviation, and the default
+        `tol` is 0.001 (exchange: 0.00001).
 
     Attributes
     ----------
     coef_, intercept_
         This party's part; at a host in units of the target's standard deviation, which the guest keeps to itself.
     target_mean_, target_scale_ : float
-        At the guest.
+        At the guest: what training subtracts from the targets, and by what it divides them.
+    n_iter_, converged_, distance_curve_, loss_curve_
+        As for :class:`LogisticRegression`.
 
     Leakage
     -------
@@ -200,8 +218,8 @@ class LinearRegression(GeneralisedLinear):
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         winsorise: float | None = None,
-        security: Literal["exchange"] = "exchange",
-        he: Literal["auto", "ckks", "paillier"] = "auto",
+        security: Literal["strict", "exchange"] = "strict",
+        he: Literal["auto", "lattice", "ckks", "paillier"] = "auto",
         key_bits: int = 3072,
     ) -> None:
         self.alpha = alpha

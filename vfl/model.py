@@ -113,15 +113,16 @@ def load(path: str | os.PathLike[str]) -> Any:
     model.role_, model.model_id_ = half.role, half.model_id
     if half.classes is not None:
         model.classes_ = np.array(half.classes)
-    if half.target_mean is not None and half.target_scale is not None:
-        model.target_mean_, model.target_scale_ = half.target_mean, half.target_scale
+    for name, value in (("target_mean_", half.target_mean), ("target_scale_", half.target_scale)):
+        if value is not None:
+            setattr(model, name, value)
     return model
 
 
 def _kinds() -> dict[str, Any]:
-    from vfl import linear
+    from vfl import linear, tweedie
 
-    return {name: getattr(module, name) for module in (linear,) for name in module.__all__}
+    return {name: getattr(module, name) for module in (linear, tweedie) for name in module.__all__}
 
 
 def _check_shapes(path: str | os.PathLike[str], half: _Half) -> None:

@@ -57,6 +57,7 @@ class Facts:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     curves: dict[str, ModelCurves] = field(default_factory=dict)
     history: list[tuple[int, float]] = field(default_factory=list)
+    history_name: str = "loss"
     notes: list[str] = field(default_factory=list)
 
 

@@ -5,18 +5,20 @@ curvature of its own model; nothing of that is sent.
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 
 from vfl.blocks import Block
 from vfl.crypto.product import Backend, LatticeBackend
 from vfl.crypto.rng import Rng
 from vfl.families import Family, Target
 from vfl.protocols import glm
-from vfl.protocols.glm_plan import Labels, Plan
-from vfl.protocols.responses import Identity, Response
+from vfl.protocols.glm_plan import MOST_ITERATIONS, Labels, Plan
+from vfl.protocols.responses import Identity, Logarithmic, Logistic, Response
 from vfl.protocols.wire import Leakage, Role
 from vfl.session import Session
 from vfl.start import Start, own_model
@@ -27,7 +29,8 @@ __all__ = ["LEAKAGE", "MAX_ITER", "TOL", "told", "train"]
 FloatArray = NDArray[np.float64]
 LEAKAGE: tuple[Leakage, ...] = ()
 MAX_ITER = {"logistic": 40, "identity": 40, "log": 40}
-TOL = {"logistic": 0.005, "identity": 0.001, "log": 0.005}
+LARGEST_MAX_ITER = MOST_ITERATIONS
+TOL = {"logistic": 0.002, "identity": 0.001, "log": 0.002}
 LEAST_IMPORTANCE = 0.25
 """Of a row in the guest's covariance: it bounds whitened entries by twice the root of the number of rows."""
 PATIENCE = 3
@@ -109,12 +112,29 @@ def _guest(
                 progress,
             )
         )
-    losses = [float(np.sum(held_out)) for held_out in found.losses]
-    iterations, converged = len(found.distances), monitor.arrived(found.distances)
+    if not monitor.arrived:
+        _warn(session, task, found.distances[-1])
     return [
-        Fit(*whitened.weights_and_intercept(column), losses, iterations, converged, float(distance))
-        for column, distance in zip(found.weights.T, found.distances[-1], strict=True)
+        Fit(
+            *whitened.weights_and_intercept(column),
+            losses=[float(loss[place]) for loss in found.losses],
+            iterations=len(found.distances),
+            converged=monitor.arrived,
+            distances=[float(distance[place]) for distance in found.distances],
+        )
+        for place, column in enumerate(found.weights.T)
     ]
+
+
+def _warn(session: Session, task: Task, missing: FloatArray) -> None:
+    """Say that the limit of iterations came before convergence."""
+    text = (
+        f"{session.name}: training stopped at max_iter={task.max_iter} before it converged: scores still lack about "
+        f"{missing.max():.2g}, tol is {task.tol:.2g}. Raise max_iter on all sides, penalise more, or cut extreme "
+        "values off with winsorise"
+    )
+    session.facts.notes.append(text)
+    warnings.warn(text, ConvergenceWarning, stacklevel=6)
 
 
 def _labels(
@@ -141,23 +161,19 @@ def _labels(
 
 
 class _Monitor:
-    """Decides at the guest when training ends."""
+    """Decides at the guest when training ends; `arrived` is whether it has ended by itself."""
 
     def __init__(self, task: Task, plan: Plan) -> None:
         self.tol, self._early = task.tol, plan.validation_rows > 0
-        self._stopped = False
+        self.arrived = False
 
     def finished(self, distances: list[FloatArray], losses: list[FloatArray]) -> bool:
         """Return whether all models have arrived, or the held-out loss has not fallen for a while."""
         totals = [float(loss.sum()) for loss in losses]
-        self._stopped = (
-            self._early and len(totals) > PATIENCE and min(totals[-PATIENCE:]) >= min(totals[:-PATIENCE])
-        )
-        return self._stopped or bool((distances[-1] <= self.tol).all())
-
-    def arrived(self, distances: list[FloatArray]) -> bool:
-        """Return whether training ended by itself and not at the limit of iterations."""
-        return self._stopped or bool((distances[-1] <= self.tol).all())
+        early = self._early and len(totals) > PATIENCE
+        stopped = early and min(totals[-PATIENCE:]) >= min(totals[:-PATIENCE])
+        self.arrived = stopped or bool((distances[-1] <= self.tol).all())
+        return self.arrived
 
 
 def _plan(task: Task) -> Plan:
@@ -196,4 +212,6 @@ def _backend(task: Task) -> glm.MakeBackend:
 
 
 def _response(family: Family) -> Response:
-    return Identity()
+    if family.link == "logistic":
+        return Logistic()
+    return Logarithmic(family.power) if family.link == "log" else Identity()

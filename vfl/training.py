@@ -1,6 +1,5 @@
 """What a training protocol is given and what it gives back, whichever of them it is."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -68,11 +67,12 @@ class Fit:
     intercept : float
         This party's part.
     losses : list of float
-        By iteration, at the guest; empty at a host.
+        By iteration, at the guest; empty at a host, and if the protocol shows none.
     iterations : int
     converged : bool
-    distance : float
-        At the guest: estimate of the root mean square of what is missing in the scores, if the protocol has one.
+    distances : list of float
+        At the guest, by iteration: estimates of the root mean square of what is missing in the scores, if the protocol
+        has them.
     """
 
     coef: FloatArray
@@ -80,4 +80,4 @@ class Fit:
     losses: list[float] = field(default_factory=list)
     iterations: int = 0
     converged: bool = False
-    distance: float = math.nan
+    distances: list[float] = field(default_factory=list)

@@ -58,7 +58,8 @@ class _LogLink(GeneralisedLinear):
         -------
         As that of :meth:`LogisticRegression.fit` with ``security="strict"``.
         """
-        return self._fit(X, y, sample_weight, (exposure, offset))
+        nothing = exposure is None and offset is None
+        return self._fit(X, y, sample_weight, None if nothing else (exposure, offset))
 
     def predict(self, X: Any, *, exposure: Any = None, offset: Any = None) -> Any:
         """Return the expected counts or amounts, shape (rows,), at the guest; a host calls it too and gets None.

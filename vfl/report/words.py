@@ -6,6 +6,7 @@ from vfl.protocols.wire import OPT_IN, Leakage
 from vfl.report.facts import JOINT
 
 __all__ = [
+    "HISTORIES",
     "OF_DATA",
     "class_level",
     "class_name",
@@ -28,11 +29,21 @@ _METRICS = {
     "brier": ("Brier score", "mean squared error of the probabilities; lower is better"),
     "r2": ("R²", "share of the variance that is explained, 1 at best"),
     "rmse": ("RMSE", "typical size of an error, in units of the target; lower is better"),
+    "d2": ("D²", "share of the deviance that is explained, 1 at best"),
+    "deviance": (
+        "Mean deviance",
+        "penalty for expectations that are off, by the model's family; lower is better",
+    ),
     "mae": ("MAE", "mean absolute error, in units of the target; lower is better"),
     "base_rate": ("Positives", "share of positive rows in the evaluated data"),
     "rows": ("Rows", "rows the figures rest on"),
 }
 OF_DATA = {"base_rate", "rows"}
+HISTORIES = {
+    "distance": "It estimates what the scores of the training rows still lack, as a root mean square.",
+    "held-out residual": "It is the mean square over the rows that training held out.",
+}
+"""What a curve of a training shows, by its name."""
 
 _PLAIN = {
     Leakage.SCORE: (
@@ -51,8 +62,8 @@ _PLAIN = {
     ),
     Leakage.RESULT: (
         "Results",
-        "What the call was made for: the scores of the rows that were scored, or a figure of the model's quality. "
-        "From a score the guest knows the others' part of it.",
+        "What the call was made for: the recipient's own weights, the scores of the rows that were scored, or a figure "
+        "of the model's quality. From a score the guest knows the others' part of it.",
     ),
     Leakage.AGGREGATE: (
         "Sums",
