@@ -214,6 +214,8 @@ class Labels:
         Of mean one; of validation rows the square roots.
     offset : ndarray, shape (rows + validation rows,), optional
         Known parts of the scores.
+    dispersion : float
+        Variance of the labels over that of the family, if the response does not estimate it.
     """
 
     y: FloatArray
@@ -224,6 +226,7 @@ class Labels:
     tolerance: float
     weights: FloatArray | None = None
     offset: FloatArray | None = None
+    dispersion: float = 1.0
 
 
 @dataclass(frozen=True)

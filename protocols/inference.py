@@ -142,16 +142,16 @@ async def _weigh(pair: Pair, numbers: Share, labels: Labels | None, bits: int = 
 
 
 async def _dispersions(pair: Pair, pearson: Share | None, labels: Labels | None) -> FloatArray:
-    """Return the dispersion of each target, at the guest; ones for families that have none."""
+    """Return the dispersion of each target, at the guest."""
     plan, arithmetic = pair.plan, pair.arithmetic
     if pearson is None:
-        return np.ones(plan.targets)
+        return np.full(plan.targets, labels.dispersion if labels else np.nan)
     bits = plan.response.residual_bits
     squares = await _weigh(pair, await arithmetic.square(pearson, bits), labels)
     sums, degrees = total(squares, axis=1), max(plan.rows - sum(plan.columns), 1)
     if arithmetic.party:
         await arithmetic.peer.send(Dispersion(share=sums))
-        return np.ones(plan.targets)
+        return np.full(plan.targets, np.nan)
     share = (await arithmetic.peer.recv(Dispersion, targets=plan.targets)).share
     return RING.decode(RING.add(sums, share), bits) / degrees
 

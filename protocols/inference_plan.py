@@ -58,7 +58,10 @@ def truncations(
         (1, 2 * MOMENT_BITS + 2 * math.log2(columns) + 2 * _MARGIN_BITS),
         (entries, FISHER_BITS + SCALE_BITS + 1),
         (MOST_ROUNDS * entries, 2 * REST_BITS + 1),
-        (2 * entries, REST_BITS + INVERSE_BITS + MOST_ROUNDS),  # twice the last round's, for it grows by doubling
+        (
+            2 * entries,
+            REST_BITS + INVERSE_BITS + MOST_ROUNDS,
+        ),  # twice the last round's, for it grows by doubling
         (MOST_ROUNDS, REST_BITS + math.log2(columns)),
         (columns, 2 * UNIT_BITS + INVERSE_BITS + MOST_ROUNDS),
         (columns, DIAGONAL_BITS + FACTOR_BITS + MOST_ROUNDS + 2 * _MARGIN_BITS),
