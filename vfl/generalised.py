@@ -109,7 +109,9 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
         hosts also whether rows are weighted. Each learns its own weights. With ``security="strict"`` the guest learns
         the inner products of the gradients, over all columns of all parties; with early stopping the sum of squared
         residuals of the rows that were held out; and that scores are within the range of the link
-        (:mod:`vfl.protocols.glm`, with who may collude with whom). With ``security="exchange"``: the guest learns the
+        (:mod:`vfl.protocols.glm`, with who may collude with whom). With ``inference=True`` each party learns the
+        standard errors of its own weights, the guest also the dispersion and a few traces of powers of the information
+        matrix (:mod:`vfl.protocols.inference`). With ``security="exchange"``: the guest learns the
         host's part of every row's score once per epoch, the host its own gradient of every batch and the power of two
         above the guest's largest weighted residual.
         """

@@ -58,6 +58,9 @@ class LogisticRegression(GeneralisedLinear):
         Encryption: strict takes lattice (``"auto"``) or Paillier, exchange CKKS (``"auto"``) or Paillier.
     key_bits : int
         Paillier modulus in bits, at least 2048.
+    inference : bool
+        Whether standard errors are computed after training: ``summary_`` then has them with z and p values and
+        confidence intervals. For a guest and one host, ``security="strict"``, 128 columns in all.
 
     Attributes
     ----------
