@@ -1,4 +1,4 @@
-"""What the gradient exchange gives away, computed from what each party gets: the figures of docs/leakage.md.
+"""What the gradient exchange gives away, computed from what each party gets: the figures of docs/leakage_exchange.md.
 
     python -m benchmarks.leakage
 

@@ -35,6 +35,7 @@ and others, "When Homomorphic Encryption Marries Secret Sharing", KDD 2021, sect
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -44,11 +45,12 @@ from vfl.crypto.pads import KEY_BYTES, PadKey, Pads
 from vfl.crypto.product import Backend
 from vfl.crypto.ring import RING, Share
 from vfl.crypto.rng import Rng
-from vfl.errors import TrainingDiverged
+from vfl.errors import LocalProtocolError, TrainingDiverged
 from vfl.protocols.arithmetic import Arithmetic
 from vfl.protocols.channel import Channel
 from vfl.protocols.glm_pairs import GuestSide, HostSide, Pair, Shared, pass_on
 from vfl.protocols.glm_plan import WEIGHTING_BITS, Fit, Labels, Plan
+from vfl.protocols.inference import Wanted, variances
 from vfl.protocols.product import exchange_keys
 from vfl.protocols.span import PRODUCT_BITS, WEIGHT_BITS, total
 from vfl.protocols.steering import Steering
@@ -142,6 +144,7 @@ async def guest(
     backend: MakeBackend,
     rng: Rng,
     progress: Progress = _silent,
+    directions: FloatArray | None = None,
 ) -> Fit:
     """Train the guest's block; every host runs :func:`host`.
 
@@ -160,10 +163,8 @@ async def guest(
     rng : Rng
     progress : callable
         (iterations done, iterations at most).
-
-    Returns
-    -------
-    Fit
+    directions : ndarray, shape (guest columns, guest columns), optional
+        Of what the guest wants variances, row by row as combinations of its weights; if the plan says so.
 
     Raises
     ------
@@ -171,41 +172,44 @@ async def guest(
         If scores have left the range of the link.
     EncodingOverflow
         If the matrix or the labels do not fit their formats.
-
-    Leakage
-    -------
-    See the module.
     """
     first, *others = [await _meet(channel, backend, rng) for channel in hosts]
     await _introduce(hosts)
-    pairs: list[Shared] = [Pair(first, plan, matrix, penalty, labels.start)]
-    pairs += [GuestSide(other, plan, place, hosts[0]) for place, other in enumerate(others, 2)]
+    pair = Pair(first, plan, matrix, penalty, labels.start)
+    pairs = [pair, *(GuestSide(other, plan, place, hosts[0]) for place, other in enumerate(others, 2))]
     ways = [Steering(float(curvature)) for curvature in labels.curvature]
     residuals = RING.encode(labels.first, plan.response.residual_bits)
-    distances: list[FloatArray] = []
-    losses: list[FloatArray] = []
-    stop = False
+    fit, stop = Fit(labels.start), False
     while not stop:
-        for pair in pairs:
-            await pair.gradient(residuals)
-        products = await _open_products(pairs, len(distances) + 1, plan)
-        for way, column in zip(ways, products.T, strict=True):
-            way.see(column)
-        distances.append(np.array([way.distance for way in ways]))
-        if plan.validation_rows:
-            losses.append(await _open_held_out(first, residuals, plan))
-        progress(len(distances), plan.iterations)
-        stop = labels.finished(distances, losses) or len(distances) == plan.iterations
+        await _look(pairs, residuals, ways, fit)
+        progress(len(fit.distances), plan.iterations)
+        stop = labels.finished(fit.distances, fit.losses) or len(fit.distances) == plan.iterations
         for channel in hosts:
             await channel.send(Step(stop=stop))
         chosen = [way.end(arrived=labels.tolerance) if stop else way.coefficients() for way in ways]
-        for pair in pairs:
-            await pair.move(np.stack(chosen, axis=1) * plan.mean)
+        for each in pairs:
+            await each.move(np.stack(chosen, axis=1) * plan.mean)
         scores = await _guest_scores(pairs, labels, plan)
         if not stop:
             residuals = await _residuals(first, scores, plan, labels)
     await _check_range(first, scores, plan)
-    return Fit(await _exchange_weights(pairs, plan), distances, losses)
+    weights = await _exchange_weights(pairs, plan)
+    return replace(
+        fit, weights=weights, variances=await _variances(pair, scores, labels, penalty, directions)
+    )
+
+
+async def _look(pairs: Sequence[Shared], residuals: Share, ways: Sequence[Steering], fit: Fit) -> None:
+    """Take a gradient, and note what its inner products and the validation rows say."""
+    for pair in pairs:
+        await pair.gradient(residuals)
+    plan = pairs[0].plan
+    products = await _open_products(pairs, len(fit.distances) + 1, plan)
+    for way, column in zip(ways, products.T, strict=True):
+        way.see(column)
+    fit.distances.append(np.array([way.distance for way in ways]))
+    if plan.validation_rows:
+        fit.losses.append(await _open_held_out(pairs[0].arithmetic, residuals, plan))
 
 
 async def host(
@@ -217,7 +221,8 @@ async def host(
     backend: MakeBackend,
     rng: Rng,
     progress: Progress = _silent,
-) -> FloatArray:
+    directions: FloatArray | None = None,
+) -> Fit:
     """Train a host's block; the guest runs :func:`guest`.
 
     Parameters
@@ -231,10 +236,11 @@ async def host(
     backend : callable
     rng : Rng
     progress : callable
+    directions : ndarray, shape (host columns, host columns), optional
 
     Returns
     -------
-    ndarray, shape (host columns, targets)
+    Fit
 
     Leakage
     -------
@@ -265,7 +271,8 @@ async def host(
             residuals = await _residuals(arithmetic, scores, plan, None)
     if plan.response.reach:
         await guest.send(Range(share=await _range(arithmetic, scores, plan)))
-    return await _own_weights(pair, plan, place)
+    weights = await _own_weights(pair, plan, place)
+    return Fit(weights, variances=await _variances(pair, scores, None, penalty, directions))
 
 
 async def _further_host(
@@ -276,7 +283,7 @@ async def _further_host(
     place: int,
     pads: Pads,
     progress: Progress,
-) -> FloatArray:
+) -> Fit:
     """Train the block of a host after the first."""
     pair = HostSide(arithmetic, plan, matrix, penalty, place, pads)
     nothing = RING.zeros(plan.rows, plan.targets)
@@ -288,7 +295,7 @@ async def _further_host(
         progress(done, plan.iterations)
         await pair.move(None)
         await pair.scores()
-    return await _own_weights(pair, plan, place)
+    return Fit(await _own_weights(pair, plan, place))
 
 
 async def _meet(peer: Channel, backend: MakeBackend, rng: Rng) -> Arithmetic:
@@ -405,6 +412,17 @@ async def _check_range(first: Arithmetic, scores: Share, plan: Plan) -> None:
             f"scores of training rows come near the end of the range from {low:.0f} to {high:.0f} in which the link is "
             "right, or leave it: cut extreme values off with winsorise on all sides, or penalise more"
         )
+
+
+async def _variances(
+    pair: Pair, scores: Share, labels: Labels | None, penalty: FloatArray, directions: FloatArray | None
+) -> FloatArray | None:
+    """Return the variances that this party wants, if the plan says so."""
+    if not pair.plan.inference:
+        return None
+    if directions is None:
+        raise LocalProtocolError("a plan with variances takes the directions in which they are wanted")
+    return await variances(pair, scores, labels, Wanted(directions, penalty))
 
 
 async def _exchange_weights(pairs: Sequence[Shared], plan: Plan) -> FloatArray:

@@ -85,7 +85,13 @@ class Shared(abc.ABC):
 
 @final
 class Pair(Shared):
-    """The guest's or the first host's side of what these two share: the weights of both."""
+    """The guest's or the first host's side of what these two share: the weights of both.
+
+    Attributes
+    ----------
+    matrix : Prepared
+        This party's, with the root of its penalty below.
+    """
 
     def __init__(
         self,
@@ -103,13 +109,13 @@ class Pair(Shared):
         if start is not None:
             self.penalties[:, : columns[0]] = plan.encode_penalties(penalty, start)
         integers = plan.integers(matrix, penalty, party)
-        self._matrix = arithmetic.backend.prepare(integers, LARGEST_ENTRY)
+        self.matrix = arithmetic.backend.prepare(integers, LARGEST_ENTRY)
         self._other = (plan.height(0), columns[1 - party])
 
     async def gradient(self, residuals: Share) -> None:
         """Add both parties' gradients to the span."""
         own, one = self.arithmetic, self.plan.stack(residuals, self.penalties)
-        parts = await backward(own.peer, own.backend, self._matrix, self._other, one, own.rng)
+        parts = await backward(own.peer, own.backend, self.matrix, self._other, one, own.rng)
         self._add_gradient(np.concatenate(parts[:: -1 if own.party else 1], axis=1))
 
     async def scores(self) -> Share:
@@ -117,7 +123,7 @@ class Pair(Shared):
         own, cut = self.arithmetic, self.plan.columns[0]
         guests, hosts = self.point[:, :cut], self.point[:, cut:]
         mine, theirs = (hosts, guests) if own.party else (guests, hosts)
-        both = (self._matrix, mine), (self._other, theirs)
+        both = (self.matrix, mine), (self._other, theirs)
         return self._cut(await forward(own.peer, own.backend, *both, own.rng))
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vfl.crypto.ring import MATRIX_BITS, RING, Share, failure_bits
 from vfl.errors import EncodingOverflow, InvalidData
+from vfl.protocols import inference_plan
 from vfl.protocols.responses import Response
 from vfl.protocols.span import GRADIENT_BITS, POINT_SHIFT, WEIGHT_BITS
 
@@ -44,6 +45,8 @@ class Plan:
         The penalty's Hessian, in whitened coordinates, is at most 2^-curvature_bits.
     weighted : bool
         Whether the guest weights rows; it takes a round more.
+    inference : bool
+        Whether variances of the coefficients follow (:mod:`vfl.protocols.inference`): with one host only.
 
     Raises
     ------
@@ -60,6 +63,7 @@ class Plan:
     targets: int = 1
     curvature_bits: int = 0
     weighted: bool = False
+    inference: bool = False
 
     @staticmethod
     def most_iterations(rows: int, columns: tuple[int, ...]) -> int:
@@ -80,10 +84,24 @@ class Plan:
                 f"{self.iterations} iterations open as many inner products to the guest as the hosts have values: "
                 f"with {self.rows} rows and {sum(self.columns[1:])} host columns no more than {most} are taken"
             )
+        if self.inference:
+            self._check_inference()
         if self.failure_bits > FAILURE_BITS:
             raise InvalidData(
                 f"with {self.rows} rows, {self.targets} targets and {self.iterations} iterations a truncation fails "
                 f"with a probability of up to 2^{self.failure_bits:.0f}; lower one of them"
+            )
+
+    def _check_inference(self) -> None:
+        if len(self.columns) > 2:
+            raise InvalidData(
+                "standard errors take a guest and one host: train with inference=False, or let one host hold the "
+                "columns of all"
+            )
+        if sum(self.columns) > inference_plan.MOST_COLUMNS or sum(self.columns) >= self.rows:
+            raise InvalidData(
+                f"standard errors of {sum(self.columns)} columns in all, the intercept included, and {self.rows} rows: "
+                f"{inference_plan.MOST_COLUMNS} columns at most, and fewer than rows; train with inference=False"
             )
 
     @property
@@ -168,6 +186,16 @@ class Plan:
         weights = (
             [(rows, self.response.residual_bits + WEIGHTING_BITS + _MARGIN_BITS)] if self.weighted else []
         )
+        if self.inference:
+            sizes = self.rows, sum(self.columns), self.matrix_bits, self.response.residual_bits
+            once = [
+                (count * self.targets, bits)
+                for count, bits in inference_plan.truncations(*sizes, WEIGHTING_BITS)
+            ]
+            evaluated = [
+                (2 * count * self.targets * self.rows, bits) for count, bits in self.response.truncations()
+            ]
+            response += once + evaluated
         return failure_bits(
             [
                 (rows, self.score_shift + self.response.score_bits + largest),
@@ -201,6 +229,8 @@ class Labels:
         Of mean one; of validation rows the square roots.
     offset : ndarray, shape (rows + validation rows,), optional
         Known parts of the scores.
+    dispersion : float
+        Variance of the labels over that of the family, if the response does not estimate it.
     """
 
     y: FloatArray
@@ -211,21 +241,25 @@ class Labels:
     tolerance: float
     weights: FloatArray | None = None
     offset: FloatArray | None = None
+    dispersion: float = 1.0
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The guest's part of what came out.
+    """A party's part of what came out.
 
     Attributes
     ----------
-    weights : ndarray, shape (guest columns, targets)
+    weights : ndarray, shape (own columns, targets)
     distances : list of ndarray, shape (targets,)
-        What was missing at each gradient.
+        What was missing at each gradient; empty at a host, as are the losses.
     losses : list of ndarray, shape (targets,)
         Mean squared residual of the validation rows at each gradient; empty without such rows.
+    variances : ndarray, shape (own columns, targets), or None
+        Of what the party wanted the variances of.
     """
 
     weights: FloatArray
     distances: list[FloatArray] = field(default_factory=list)
     losses: list[FloatArray] = field(default_factory=list)
+    variances: FloatArray | None = None

@@ -52,6 +52,14 @@ class Response(abc.ABC):
         """
 
     @abc.abstractmethod
+    async def slopes(self, arithmetic: Arithmetic, scores: Share) -> Share:
+        """Return the share of the expected second derivative of the loss by each score, as residuals are shared."""
+
+    async def pearson(self, arithmetic: Arithmetic, scores: Share, y: FloatArray | None) -> Share | None:
+        """Return the share of (mean - y) / sqrt(variance), or None for families whose dispersion is known."""
+        return None
+
+    @abc.abstractmethod
     def truncations(self) -> Sequence[tuple[float, float]]:
         """Return (numbers a score, log2 of their bound before) of each truncation."""
 
@@ -66,6 +74,14 @@ class Identity(Response):
     async def residuals(self, arithmetic: Arithmetic, scores: Share, y: FloatArray | None) -> Share:
         """Return the share of z - y."""
         return scores if y is None else RING.subtract(scores, RING.encode(y, self.residual_bits))
+
+    async def slopes(self, arithmetic: Arithmetic, scores: Share) -> Share:
+        """Return the share of one, which takes no message."""
+        return arithmetic.constant(RING.encode(np.ones(scores.shape[1:]), self.residual_bits))
+
+    async def pearson(self, arithmetic: Arithmetic, scores: Share, y: FloatArray | None) -> Share | None:
+        """Return the share of z - y."""
+        return await self.residuals(arithmetic, scores, y)
 
     def truncations(self) -> Sequence[tuple[float, float]]:
         """Return nothing: nothing is truncated."""
@@ -86,6 +102,11 @@ class Logistic(Response):
         mean = mean.reshape(scores.shape)
         return mean if y is None else RING.subtract(mean, RING.encode(y, self.residual_bits))
 
+    async def slopes(self, arithmetic: Arithmetic, scores: Share) -> Share:
+        """Return the share of m - m^2 for the mean m."""
+        mean = await self.residuals(arithmetic, scores, None)
+        return RING.subtract(mean, await arithmetic.square(mean, self.residual_bits))
+
     def truncations(self) -> Sequence[tuple[float, float]]:
         """Return that of the mean."""
         return [(1, math.log2(LOGISTIC.largest) + self.residual_bits + LOGISTIC.guard_bits)]
@@ -99,15 +120,19 @@ class Logarithmic(Response):
     ----------
     power : float
         p, from 1 (Poisson) to 2 (Gamma).
+    dispersed : bool
+        Whether Pearson residuals will be asked for, too: it narrows the range for p between 1 and 2.
     """
 
     score_bits = residual_bits = 20
 
-    def __init__(self, power: float) -> None:
+    def __init__(self, power: float, *, dispersed: bool = False) -> None:
         self._mean, self._amount = 2 - power, 1 - power
+        self._pearson = Logarithmic(1 + power / 2) if dispersed and power > 1 else None
         low, high = EXPONENTIAL.reach
         within = [sorted((low / factor, high / factor)) for factor in (self._mean, self._amount) if factor]
-        self.reach = max(w[0] for w in within), min(w[1] for w in within)
+        within += [list(self._pearson.reach)] if self._pearson else []
+        self.reach: tuple[float, float] = max(w[0] for w in within), min(w[1] for w in within)
 
     async def residuals(self, arithmetic: Arithmetic, scores: Share, y: FloatArray | None) -> Share:
         """Return the share of the residuals.
@@ -126,6 +151,15 @@ class Logarithmic(Response):
         if amounts is not None:
             residuals = RING.subtract(residuals, amounts)
         return residuals.reshape(scores.shape)
+
+    async def slopes(self, arithmetic: Arithmetic, scores: Share) -> Share:
+        """Return the share of e^((2 - p) z)."""
+        flat = scores.reshape(RING.limbs, -1)
+        return (await self._power(arithmetic, flat, self._mean)).reshape(scores.shape)
+
+    async def pearson(self, arithmetic: Arithmetic, scores: Share, y: FloatArray | None) -> Share | None:
+        """Return the share of (e^z - y) e^(-p z/2): residuals for the power 1 + p/2. None for Poisson's."""
+        return None if self._pearson is None else await self._pearson.residuals(arithmetic, scores, y)
 
     async def _power(self, arithmetic: Arithmetic, scores: Share, factor: float) -> Share:
         """Return the share of e^(factor z)."""

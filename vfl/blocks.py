@@ -143,6 +143,11 @@ class Block:
         own = standard[int(self.ones) :] / self.scale
         return own, float(standard[0] if self.ones else 0.0) - float(self.centre @ own)
 
+    def standard_errors(self, variances: FloatArray) -> FloatArray:
+        """Return standard errors of weights of the original columns from variances of those of standardised ones."""
+        own = np.sqrt(variances[int(self.ones) :])
+        return np.where(np.isinf(self.scale), np.nan, own / self.scale)
+
 
 def gram(matrix: FloatArray, weights: FloatArray | None = None) -> FloatArray:
     """Return matrix^T diag(weights) matrix, without a copy of the matrix."""

@@ -56,12 +56,15 @@ class Target:
         Positive, of mean one.
     offset : ndarray, shape (rows,), or None
         Known part of each score.
+    dispersion : float
+        Variance over that of the family, where it is not estimated: counts divided by their mean have its inverse.
     """
 
     family: Family
     y: FloatArray
     weights: FloatArray
     offset: FloatArray | None = None
+    dispersion: float = 1.0
 
     def residual(self, scores: FloatArray, rows: slice) -> FloatArray:
         """Return prediction minus label times weight of some rows."""

@@ -17,6 +17,7 @@ from vfl import data, exchange, model, strict, tables
 from vfl.blocks import Block, Limits
 from vfl.errors import InvalidData, MalformedMessage, SchemaMismatch
 from vfl.families import Family, Target
+from vfl.inference import Summary
 from vfl.protocols import score
 from vfl.protocols.wire import Role
 from vfl.session import Session, current
@@ -46,6 +47,7 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
         "security",
         "he",
         "key_bits",
+        "inference",
     )
     fit_intercept: bool
     max_iter: int | None
@@ -57,9 +59,11 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
     security: str
     he: str
     key_bits: int
+    inference: bool
 
     coef_: FloatArray
     intercept_: float | FloatArray
+    standard_errors_: FloatArray | None
     limits_: Limits
     feature_names_in_: NDArray[np.object_]
     n_features_in_: int
@@ -109,11 +113,30 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
         hosts also whether rows are weighted. Each learns its own weights. With ``security="strict"`` the guest learns
         the inner products of the gradients, over all columns of all parties; with early stopping the sum of squared
         residuals of the rows that were held out; and that scores are within the range of the link
-        (:mod:`vfl.protocols.glm`, with who may collude with whom). With ``security="exchange"``: the guest learns the
+        (:mod:`vfl.protocols.glm`, with who may collude with whom). With ``inference=True`` each party learns the
+        standard errors of its own weights, the guest also the dispersion and a few traces of powers of the information
+        matrix (:mod:`vfl.protocols.inference`). With ``security="exchange"``: the guest learns the
         host's part of every row's score once per epoch, the host its own gradient of every batch and the power of two
         above the guest's largest weighted residual.
         """
         return self._fit(X, y, sample_weight, None)
+
+    @property
+    def summary_(self) -> Summary | list[Summary]:
+        """This party's coefficients with standard errors, z and p values and intervals; one table for each class.
+
+        Raises
+        ------
+        AttributeError
+            If the model was trained without ``inference=True``.
+        """
+        check_is_fitted(self, "coef_")
+        if self.standard_errors_ is None:
+            raise AttributeError("this model has no standard errors: train with inference=True on all sides")
+        names = [str(name) for name in self.feature_names_in_]
+        rows = zip(np.atleast_2d(self.coef_), np.atleast_2d(self.standard_errors_), strict=True)
+        tables = [Summary(names, coef, errors) for coef, errors in rows]
+        return tables if self.coef_.ndim > 1 else tables[0]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write this party's half to a file (JSON, mode 0600); :func:`vfl.load` reads it."""
@@ -142,6 +165,9 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
             ),
             "batch_size must be 'auto' or None with security='strict', which trains on all rows at once": (
                 self.security != "strict" or self.batch_size in ("auto", None)
+            ),
+            "inference takes security='strict': the exchange leaves no scores to compute standard errors from": (
+                self.security == "strict" or not self.inference
             ),
             "validation_fraction must lie in (0, 1)": 0 < self.validation_fraction < 1,
             "winsorise must be positive, or None": self.winsorise is None or self.winsorise > 0,
@@ -238,6 +264,7 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
             tol=protocol.TOL[link] if self.tol is None else self.tol,
             he=self.he,
             key_bits=self.key_bits,
+            inference=self.inference,
             told=told,
         )
 
@@ -254,6 +281,10 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
         self.coef_ = scale * (np.array([fit.coef for fit in fits]) if several else fits[0].coef)
         intercepts = scale * np.array([fit.intercept for fit in fits]) + shift
         self.intercept_ = intercepts if several else float(intercepts[0])
+        errors = [fit.errors for fit in fits if fit.errors is not None]
+        self.standard_errors_ = None
+        if errors:
+            self.standard_errors_ = scale * (np.stack(errors) if several else errors[0])
         self.limits_ = limits
         self.feature_names_in_ = np.array(features.names, dtype=object)
         self.n_features_in_ = len(features.names)

@@ -58,6 +58,9 @@ class LogisticRegression(GeneralisedLinear):
         Encryption: strict takes lattice (``"auto"``) or Paillier, exchange CKKS (``"auto"``) or Paillier.
     key_bits : int
         Paillier modulus in bits, at least 2048.
+    inference : bool
+        Whether standard errors are computed after training: ``summary_`` then has them with z and p values and
+        confidence intervals. For a guest and one host, ``security="strict"``, 128 columns in all.
 
     Attributes
     ----------
@@ -101,6 +104,7 @@ class LogisticRegression(GeneralisedLinear):
         security: Literal["strict", "exchange"] = "strict",
         he: Literal["auto", "lattice", "ckks", "paillier"] = "auto",
         key_bits: int = 3072,
+        inference: bool = False,
     ) -> None:
         self.C = C
         self.fit_intercept = fit_intercept
@@ -114,6 +118,7 @@ class LogisticRegression(GeneralisedLinear):
         self.security = security
         self.he = he
         self.key_bits = key_bits
+        self.inference = inference
 
     def predict_proba(self, X: Any) -> Any:
         """Return class probabilities, shape (rows, classes), at the guest; a host calls it too and gets None.
@@ -186,7 +191,7 @@ class LinearRegression(GeneralisedLinear):
         Strength of the L2 penalty on standardised weights, as scikit-learn's ``Ridge``.
     batch_size : int, "auto" or None
         As for :class:`LogisticRegression`; all rows at once by default.
-    fit_intercept, max_iter, tol, early_stopping, validation_fraction, winsorise, security, he, key_bits
+    fit_intercept, max_iter, tol, early_stopping, validation_fraction, winsorise, security, he, key_bits, inference
         As for :class:`LogisticRegression`; scores are in units of the target's standard deviation, and the default
         `tol` is 0.001 (exchange: 0.00001).
 
@@ -221,6 +226,7 @@ class LinearRegression(GeneralisedLinear):
         security: Literal["strict", "exchange"] = "strict",
         he: Literal["auto", "lattice", "ckks", "paillier"] = "auto",
         key_bits: int = 3072,
+        inference: bool = False,
     ) -> None:
         self.alpha = alpha
         self.fit_intercept = fit_intercept
@@ -233,6 +239,7 @@ class LinearRegression(GeneralisedLinear):
         self.security = security
         self.he = he
         self.key_bits = key_bits
+        self.inference = inference
 
     def predict(self, X: Any) -> Any:
         """Return the predicted targets, shape (rows,), at the guest; a host calls it too and gets None.

@@ -32,6 +32,7 @@ class _Half(
     features: list[str]
     coef: list[list[float]]  # one row for each linear model
     intercept: list[float]
+    errors: list[list[float | None]] | None = None  # None: not computed, or of a constant column
     lower: list[float | None]  # where columns are cut off; None: nowhere
     upper: list[float | None]
     classes: list[bool | int | float | str] | None = None
@@ -64,6 +65,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
         features=[str(name) for name in model.feature_names_in_],
         coef=np.atleast_2d(model.coef_).tolist(),
         intercept=np.atleast_1d(model.intercept_).tolist(),
+        errors=None if model.standard_errors_ is None else _rows(model.standard_errors_),
         lower=_finite(model.limits_.lower),
         upper=_finite(model.limits_.upper),
         classes=None if classes is None else classes.tolist(),
@@ -107,6 +109,10 @@ def load(path: str | os.PathLike[str]) -> Any:
     several = len(half.coef) > 1
     model.coef_ = np.array(half.coef if several else half.coef[0])
     model.intercept_ = np.array(half.intercept) if several else half.intercept[0]
+    model.standard_errors_ = None
+    if half.errors is not None:
+        errors = np.array([_infinite(row, np.nan) for row in half.errors])
+        model.standard_errors_ = errors if several else errors[0]
     model.limits_ = Limits(_infinite(half.lower, -np.inf), _infinite(half.upper, np.inf))
     model.feature_names_in_ = np.array(half.features, dtype=object)
     model.n_features_in_ = len(half.features)
@@ -135,13 +141,18 @@ def _check_shapes(path: str | os.PathLike[str], half: _Half) -> None:
         lengths != {columns}
         or not 1 <= models == len(half.intercept)
         or not np.isfinite(numbers).all()
+        or (half.errors is not None and [len(row) for row in half.errors] != [columns] * models)
         or (half.classes is not None and len(half.classes) != classes)
     ):
         raise SchemaMismatch(f"{path}: the weights do not fit the {columns} columns and the classes: damaged")
 
 
+def _rows(errors: Any) -> list[list[float | None]]:
+    return [_finite(row) for row in np.atleast_2d(errors)]
+
+
 def _finite(limits: Any) -> list[float | None]:
-    """Return limits as JSON holds them: None for infinity."""
+    """Return numbers as JSON holds them: None for infinity and NaN."""
     return [float(limit) if np.isfinite(limit) else None for limit in limits]
 
 

@@ -15,9 +15,10 @@ from sklearn.exceptions import ConvergenceWarning
 from vfl.blocks import Block
 from vfl.crypto.product import Backend, LatticeBackend
 from vfl.crypto.rng import Rng
-from vfl.families import Family, Target
+from vfl.families import Target
 from vfl.protocols import glm
 from vfl.protocols.glm_plan import MOST_ITERATIONS, Labels, Plan
+from vfl.protocols.glm_plan import Fit as Trained
 from vfl.protocols.responses import Identity, Logarithmic, Logistic, Response
 from vfl.protocols.wire import Leakage, Role
 from vfl.session import Session
@@ -71,7 +72,7 @@ def train(session: Session, task: Task, values: FloatArray, targets: Sequence[Ta
     whitened = _bounded(block.whitened(task.family.curvature, rows=plan.rows), plan)
     place = 1 + session.hosts.index(session.name)
     with session.phases.phase("train") as progress:
-        weights = session.run(
+        found = session.run(
             glm.host(
                 session.channel,
                 whitened.matrix,
@@ -81,9 +82,21 @@ def train(session: Session, task: Task, values: FloatArray, targets: Sequence[Ta
                 backend,
                 session.rng,
                 progress,
+                whitened.back,
             )
         )
-    return [Fit(*whitened.weights_and_intercept(column)) for column in weights.T]
+    errors = _errors(whitened, found)
+    return [
+        Fit(*whitened.weights_and_intercept(column), errors=errors[place])
+        for place, column in enumerate(found.weights.T)
+    ]
+
+
+def _errors(block: Block, found: Trained) -> list[FloatArray | None]:
+    """Return the standard errors of each model's weights, if they were wanted."""
+    if found.variances is None:
+        return [None] * found.weights.shape[1]
+    return [block.standard_errors(column) for column in found.variances.T]
 
 
 def _guest(
@@ -110,13 +123,16 @@ def _guest(
                 backend,
                 session.rng,
                 progress,
+                whitened.back,
             )
         )
+    errors = _errors(whitened, found)
     if not monitor.arrived:
         _warn(session, task, plan, found.distances[-1])
     return [
         Fit(
             *whitened.weights_and_intercept(column),
+            errors=errors[place],
             losses=[float(loss[place]) for loss in found.losses],
             iterations=len(found.distances),
             converged=monitor.arrived,
@@ -164,6 +180,7 @@ def _labels(
         tolerance=monitor.tol,
         weights=roots if plan.weighted else None,
         offset=targets[0].offset,
+        dispersion=targets[0].dispersion,
     )
 
 
@@ -190,11 +207,12 @@ def _plan(task: Task) -> Plan:
         rows=rows,
         validation_rows=task.validation_rows,
         columns=columns,
-        response=_response(task.family),
+        response=_response(task),
         iterations=min(task.max_iter, Plan.most_iterations(rows, columns)),
         targets=task.models,
         curvature_bits=round(-math.log2(task.family.curvature)),
         weighted=task.told.get("weighted") == "yes",
+        inference=task.inference,
     )
 
 
@@ -219,7 +237,9 @@ def _backend(task: Task) -> glm.MakeBackend:
     return paillier
 
 
-def _response(family: Family) -> Response:
-    if family.link == "logistic":
+def _response(task: Task) -> Response:
+    if task.family.link == "logistic":
         return Logistic()
-    return Logarithmic(family.power) if family.link == "log" else Identity()
+    if task.family.link == "log":
+        return Logarithmic(task.family.power, dispersed=task.inference)
+    return Identity()

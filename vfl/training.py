@@ -37,6 +37,8 @@ class Task:
     tol : float
     he : str
     key_bits : int
+    inference : bool
+        Whether standard errors are wanted.
     told : mapping of str to str
         What the guest said about itself.
     """
@@ -53,6 +55,7 @@ class Task:
     tol: float
     he: str
     key_bits: int
+    inference: bool
     told: Mapping[str, str]
 
 
@@ -73,6 +76,8 @@ class Fit:
     distances : list of float
         At the guest, by iteration: estimates of the root mean square of what is missing in the scores, if the protocol
         has them.
+    errors : ndarray, shape (own columns,), or None
+        Standard errors of the coefficients; NaN for constant columns.
     """
 
     coef: FloatArray
@@ -81,3 +86,4 @@ class Fit:
     iterations: int = 0
     converged: bool = False
     distances: list[float] = field(default_factory=list)
+    errors: FloatArray | None = None

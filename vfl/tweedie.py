@@ -115,7 +115,9 @@ class _LogLink(GeneralisedLinear):
         self.target_scale_ = float(
             (weights * amounts).sum() / (weights * exposure * np.ones(len(weights))).sum()
         )
-        return (Target(self._family, amounts / self.target_scale_, weights, known),)
+        family = self._family
+        dispersion = 1 / self.target_scale_ if family.power == 1 else 1.0
+        return (Target(family, amounts / self.target_scale_, weights, known, dispersion),)
 
     def _units(self) -> tuple[float, float]:
         return 1.0, float(np.log(getattr(self, "target_scale_", 1.0)))
@@ -137,7 +139,7 @@ class PoissonRegressor(_LogLink):
     alpha : float
         Strength of the L2 penalty on standardised weights, per row, for a target whose mean is one: scikit-learn's
         alpha divided by the mean of the counts.
-    fit_intercept, max_iter, tol, early_stopping, validation_fraction, winsorise, he, key_bits
+    fit_intercept, max_iter, tol, early_stopping, validation_fraction, winsorise, he, key_bits, inference
         As for :class:`LogisticRegression` with ``security="strict"``.
 
     Attributes
@@ -164,6 +166,7 @@ class PoissonRegressor(_LogLink):
         winsorise: float | None = None,
         he: Literal["auto", "lattice", "paillier"] = "auto",
         key_bits: int = 3072,
+        inference: bool = False,
     ) -> None:
         self.alpha = alpha
         self.fit_intercept = fit_intercept
@@ -174,6 +177,7 @@ class PoissonRegressor(_LogLink):
         self.winsorise = winsorise
         self.he = he
         self.key_bits = key_bits
+        self.inference = inference
 
     @property
     def _family(self) -> Family:
@@ -197,7 +201,7 @@ class TweedieRegressor(_LogLink):
         Of the variance, from 1 (Poisson) to 2 (Gamma); between them the amounts of compound Poisson claims.
     alpha : float
         Strength of the L2 penalty on standardised weights, per row, for a target whose mean is one.
-    fit_intercept, max_iter, tol, early_stopping, validation_fraction, winsorise, he, key_bits
+    fit_intercept, max_iter, tol, early_stopping, validation_fraction, winsorise, he, key_bits, inference
         As for :class:`PoissonRegressor`, and so are the attributes.
 
     Leakage
@@ -218,6 +222,7 @@ class TweedieRegressor(_LogLink):
         winsorise: float | None = None,
         he: Literal["auto", "lattice", "paillier"] = "auto",
         key_bits: int = 3072,
+        inference: bool = False,
     ) -> None:
         self.power = power
         self.alpha = alpha
@@ -229,6 +234,7 @@ class TweedieRegressor(_LogLink):
         self.winsorise = winsorise
         self.he = he
         self.key_bits = key_bits
+        self.inference = inference
 
     @property
     def _family(self) -> Family:

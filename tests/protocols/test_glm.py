@@ -36,6 +36,12 @@ class Cubic(Response):
     def clear(self, z: FloatArray) -> FloatArray:
         return np.asarray(0.5 + 0.22 * z - 0.004 * z**3)
 
+    async def slopes(self, arithmetic: Arithmetic, scores: Share) -> Share:
+        raise NotImplementedError
+
+    async def pearson(self, arithmetic: Arithmetic, scores: Share, y: FloatArray | None) -> Share | None:
+        return None
+
     def truncations(self) -> Sequence[tuple[float, float]]:
         return [(1, 64)]
 
@@ -140,7 +146,7 @@ def train(
         rng = DeterministicRng(100 * seed + place)
         roles[name] = host(theirs, *block, plan, place, LatticeBackend, rng)
     results = run_local(**roles)
-    return results["guest"], [results["guest"].weights, *(results[name] for name in names)], transcripts
+    return results["guest"], [results[name].weights for name in ("guest", *names)], transcripts
 
 
 @pytest.mark.parametrize("columns", [(3, 4), (2, 3, 2), (1, 1, 2, 3)])
