@@ -120,15 +120,15 @@ class Logarithmic(Response):
     ----------
     power : float
         p, from 1 (Poisson) to 2 (Gamma).
-    dispersed : bool
-        Whether Pearson residuals will be asked for, too: it narrows the range for p between 1 and 2.
+    pearson : Logarithmic, optional
+        With power 1 + p/2, if Pearson residuals will be asked for, too: it narrows the range for p between 1 and 2.
     """
 
     score_bits = residual_bits = 20
 
-    def __init__(self, power: float, *, dispersed: bool = False) -> None:
+    def __init__(self, power: float, pearson: "Logarithmic | None" = None) -> None:
         self._mean, self._amount = 2 - power, 1 - power
-        self._pearson = Logarithmic(1 + power / 2) if dispersed and power > 1 else None
+        self._pearson = pearson
         low, high = EXPONENTIAL.reach
         within = [sorted((low / factor, high / factor)) for factor in (self._mean, self._amount) if factor]
         within += [list(self._pearson.reach)] if self._pearson else []

@@ -241,5 +241,6 @@ def _response(task: Task) -> Response:
     if task.family.link == "logistic":
         return Logistic()
     if task.family.link == "log":
-        return Logarithmic(task.family.power, dispersed=task.inference)
+        power = task.family.power
+        return Logarithmic(power, Logarithmic(1 + power / 2) if task.inference and power > 1 else None)
     return Identity()
