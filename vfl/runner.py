@@ -71,14 +71,14 @@ def run_job(job: Job) -> JobResult:
     table = _table(job, job.folder / job.data.path)
     names = list(job.data.columns or _others(job, table))
     take_columns(table, [*names, *([label] if label else [])], party)
-    if label and job.kind == "logistic":
-        labels(table[label], party)
     if job.model_path is not None:
         _check_writable(job.model_path)
     with connect(job.config) as session:
         evaluate = msgspec.to_builtins(job.evaluate) if job.evaluate else {"test_size": 0}
         session.call("run", {"model": job.kind, **evaluate}, {})
         rows = _align(job, table)
+        if label and job.kind == "logistic":
+            labels(rows[label], party)
         train, test = _split(job, rows)
         model = job.estimator.fit(take_columns(train, names), train[label] if label else None)
         if job.model_path is not None:

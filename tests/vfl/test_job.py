@@ -240,7 +240,8 @@ def test_jobs_that_differ_are_refused_on_both_sides(
     assert not any(list(party.job.parent.glob("*.model")) for party in parties)
 
 
-def test_a_leakage_that_one_side_does_not_accept_is_refused_by_name(parties: Parties) -> None:
+def test_a_leakage_that_one_side_does_not_accept_is_refused_by_name(tmp_path: Path) -> None:
+    parties = two_parties(tmp_path, security="exchange", accept=("score", "gradient"))
     replace(parties[1].config, '["score", "gradient"]', '["score"]')
     bank, shop = run_both(parties)
     assert isinstance(bank, PolicyRefused)
