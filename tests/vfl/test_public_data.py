@@ -84,8 +84,9 @@ def credit() -> tuple[Floats, Floats, NDArray[np.int64], NDArray[np.bool_]]:
 
 @needs_data
 def test_a_part_of_default_credit() -> None:
-    guest, host, y, train = (part[:6000] for part in credit())
-    assert_as_pooled(guest, host, y, train)
+    guest, host, y, train = credit()
+    part = slice(0, 6000)
+    assert_as_pooled(guest[part], host[part], y[part], train[part])
 
 
 @needs_data
