@@ -2,12 +2,13 @@
 
     u_k = a_k sin(u_(k-1) + w_k z + f_k),  u_0 = 0,        link(z) = c + b z + u_n
 
-A sine of a shared angle costs one round and no truncation (:meth:`vfl.protocols.arithmetic.Arithmetic.sine`), and it is
-bounded whatever its argument. So a chain needs no comparison and no domain extension, covers a wide range with few
-steps, each of which about doubles the steepness at zero, and outside of its range it is wrong but no larger than inside,
-which a polynomial is not. The inner steps are shared modulo a few primes of t only: m is their product, and u_k is shared
-as u_k m / (2 pi), so that the share itself is the next angle. That bounds |a_k| by pi, and fixes their precision: a factor
-is rounded to an integer, which moves the angle by up to sqrt(2 |a_k| 2 pi/m), at random and with mean zero.
+A sine of a shared angle costs one round and no truncation (:meth:`vfl.protocols.arithmetic.Arithmetic.sine`), and it
+is bounded whatever its argument. So a chain needs no comparison and no domain extension, covers a wide range with few
+steps, each of which about doubles the steepness at zero, and outside of its range it is wrong but no larger than
+inside, which a polynomial is not. The inner steps are shared modulo a few primes of t only: m is their product, and u_k
+is shared as u_k m / (2 pi), so that the share itself is the next angle. That bounds |a_k| by pi, and fixes their
+precision: a factor is rounded to an integer, which moves the angle by up to sqrt(2 |a_k| 2 pi/m), at random and with
+mean zero.
 
 The constants are minimax fits: nonlinear least squares of rising powers of the error over random starts, of what stays
 below pi. What they are worth is what :func:`Chain.clear` says, and the tests compare it with the function itself on a

@@ -337,4 +337,5 @@ class _Slotwise(Product):
     def _sums(self, values: Words, limb: int) -> Words:
         """Return the first `length` numbers of slots, (blocks, N), and those that stand beside them added."""
         used = values.reshape(-1)[: self._beside * self._length].reshape(self._beside, -1)
-        return (used.sum(axis=0, dtype=np.uint64) % RING.primes[limb]).astype(np.uint32)
+        summed: Words = (used.sum(axis=0, dtype=np.uint64) % RING.primes[limb]).astype(np.uint32)
+        return summed

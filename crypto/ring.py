@@ -20,9 +20,10 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from vfl.crypto.lattice.ntt import kernel, run
+from vfl.crypto.lattice.ntt import kernel
 from vfl.crypto.lattice.params import SHARES, lift
 from vfl.crypto.rng import Rng
+from vfl.crypto.threads import run
 from vfl.errors import EncodingOverflow
 
 __all__ = ["MATRIX_BITS", "RING", "FloatArray", "Ring", "Share", "failure_bits"]

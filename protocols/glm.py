@@ -35,6 +35,7 @@ and others, "When Homomorphic Encryption Marries Secret Sharing", KDD 2021, sect
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -165,42 +166,24 @@ async def guest(
     directions : ndarray, shape (guest columns, guest columns), optional
         Of what the guest wants variances, row by row as combinations of its weights; if the plan says so.
 
-    Returns
-    -------
-    Fit
-
     Raises
     ------
     TrainingDiverged
         If scores have left the range of the link.
     EncodingOverflow
         If the matrix or the labels do not fit their formats.
-
-    Leakage
-    -------
-    See the module.
     """
     first, *others = [await _meet(channel, backend, rng) for channel in hosts]
     await _introduce(hosts)
     pair = Pair(first, plan, matrix, penalty, labels.start)
-    pairs: list[Shared] = [pair]
-    pairs += [GuestSide(other, plan, place, hosts[0]) for place, other in enumerate(others, 2)]
+    pairs = [pair, *(GuestSide(other, plan, place, hosts[0]) for place, other in enumerate(others, 2))]
     ways = [Steering(float(curvature)) for curvature in labels.curvature]
     residuals = RING.encode(labels.first, plan.response.residual_bits)
-    distances: list[FloatArray] = []
-    losses: list[FloatArray] = []
-    stop = False
+    fit, stop = Fit(labels.start), False
     while not stop:
-        for each in pairs:
-            await each.gradient(residuals)
-        products = await _open_products(pairs, len(distances) + 1, plan)
-        for way, column in zip(ways, products.T, strict=True):
-            way.see(column)
-        distances.append(np.array([way.distance for way in ways]))
-        if plan.validation_rows:
-            losses.append(await _open_held_out(first, residuals, plan))
-        progress(len(distances), plan.iterations)
-        stop = labels.finished(distances, losses) or len(distances) == plan.iterations
+        await _look(pairs, residuals, ways, fit)
+        progress(len(fit.distances), plan.iterations)
+        stop = labels.finished(fit.distances, fit.losses) or len(fit.distances) == plan.iterations
         for channel in hosts:
             await channel.send(Step(stop=stop))
         chosen = [way.end(arrived=labels.tolerance) if stop else way.coefficients() for way in ways]
@@ -211,7 +194,22 @@ async def guest(
             residuals = await _residuals(first, scores, plan, labels)
     await _check_range(first, scores, plan)
     weights = await _exchange_weights(pairs, plan)
-    return Fit(weights, distances, losses, await _variances(pair, scores, labels, penalty, directions))
+    return replace(
+        fit, weights=weights, variances=await _variances(pair, scores, labels, penalty, directions)
+    )
+
+
+async def _look(pairs: Sequence[Shared], residuals: Share, ways: Sequence[Steering], fit: Fit) -> None:
+    """Take a gradient, and note what its inner products and the validation rows say."""
+    for pair in pairs:
+        await pair.gradient(residuals)
+    plan = pairs[0].plan
+    products = await _open_products(pairs, len(fit.distances) + 1, plan)
+    for way, column in zip(ways, products.T, strict=True):
+        way.see(column)
+    fit.distances.append(np.array([way.distance for way in ways]))
+    if plan.validation_rows:
+        fit.losses.append(await _open_held_out(pairs[0].arithmetic, residuals, plan))
 
 
 async def host(

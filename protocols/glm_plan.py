@@ -51,7 +51,8 @@ class Plan:
     Raises
     ------
     InvalidData
-        If the sizes leave no bound of 2^-40 on the probability that a truncation fails.
+        If the sizes leave no bound of 2^-40 on the probability that a truncation fails, or the iterations would open as
+        many numbers to the guest as the hosts hold.
     """
 
     rows: int
@@ -64,11 +65,25 @@ class Plan:
     weighted: bool = False
     inference: bool = False
 
+    @staticmethod
+    def most_iterations(rows: int, columns: tuple[int, ...]) -> int:
+        """Return how many gradients may be taken: K of them open K (K + 1) / 2 numbers, and hosts hold rows x columns.
+
+        With more, the guest would have as many equations as the hosts have values, and could look for a solution.
+        """
+        values = rows * sum(columns[1:])
+        return min(MOST_ITERATIONS, (math.isqrt(8 * values + 1) - 1) // 2)
+
     def __post_init__(self) -> None:
         if min(self.rows, self.targets, len(self.columns) - 1, *self.columns) < 1 or self.validation_rows < 0:
             raise InvalidData("a training needs rows, a target, and columns of the guest and of each host")
         if not 1 <= self.iterations <= MOST_ITERATIONS:
             raise InvalidData(f"the iterations lie between 1 and {MOST_ITERATIONS}, not at {self.iterations}")
+        if self.iterations > (most := self.most_iterations(self.rows, self.columns)):
+            raise InvalidData(
+                f"{self.iterations} iterations open as many inner products to the guest as the hosts have values: "
+                f"with {self.rows} rows and {sum(self.columns[1:])} host columns no more than {most} are taken"
+            )
         if self.inference:
             self._check_inference()
         if self.failure_bits > FAILURE_BITS:

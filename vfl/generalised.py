@@ -32,7 +32,11 @@ SCHEMES = {"strict": ("auto", "lattice", "paillier"), "exchange": ("auto", "ckks
 
 
 class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
-    """What the models share: the call in lockstep, training, scores and this party's half."""
+    """What the models share: the call in lockstep, training, scores and this party's half.
+
+    They are neither classifiers nor regressors by scikit-learn's tags: a guest's ``cv=5`` would else be stratified by
+    labels that the hosts do not have, and the parties would hold out different rows.
+    """
 
     _shared: tuple[str, ...] = (
         "fit_intercept",
@@ -331,13 +335,13 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
         return joint[:, 0] if self.coef_.ndim == 1 else joint
 
     def _share_figure(self, value: float | None) -> float:
-        """Return the guest's figure on all sides, so that a search for parameters chooses alike on all of them."""
+        """Return the guest's figure to four decimals on all sides, so that a search for parameters chooses alike."""
         session = current()
         with session.joint():
             if value is None:
                 return session.run(score.host_figure(session.channel))
             session.run(score.guest_figure(session.channels, value))
-            return value
+            return round(value, 4)
 
 
 def _all_columns(session: Session, own: int, theirs: tuple[dict[str, str], ...]) -> tuple[int, ...]:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfl.alignment import align, train_test_split
-from vfl.baseline import one_table, regression_figures
+from vfl.baseline import amount_figures, one_table, regression_figures
+from vfl.data import labels
 from vfl.errors import ConfigError
 from vfl.job import Job
 from vfl.linear import LogisticRegression
@@ -70,6 +71,8 @@ def run_job(job: Job) -> JobResult:
     table = _table(job, job.folder / job.data.path)
     names = list(job.data.columns or _others(job, table))
     take_columns(table, [*names, *([label] if label else [])], party)
+    if label and job.kind == "logistic":
+        labels(table[label], party)
     if job.model_path is not None:
         _check_writable(job.model_path)
     with connect(job.config) as session:
@@ -182,8 +185,11 @@ def _evaluate(
     for name, values in scores.items():
         if job.kind == "logistic":
             record_metrics(name, (test[label] == job.estimator.classes_[1]).to_numpy(), values)
-        else:
+        elif job.kind == "linear":
             session.facts.metrics[name] = regression_figures(test[label].to_numpy(), values)
+        else:
+            power = job.estimator.variance_power
+            session.facts.metrics[name] = amount_figures(test[label].to_numpy(), values, power)
     if session.folder is not None:
         _write_csv(session.folder / EVALUATION, take_columns(test, [*job.data.identifiers, label]), scores)
 

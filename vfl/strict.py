@@ -128,7 +128,7 @@ def _guest(
         )
     errors = _errors(whitened, found)
     if not monitor.arrived:
-        _warn(session, task, found.distances[-1])
+        _warn(session, task, plan, found.distances[-1])
     return [
         Fit(
             *whitened.weights_and_intercept(column),
@@ -142,12 +142,19 @@ def _guest(
     ]
 
 
-def _warn(session: Session, task: Task, missing: FloatArray) -> None:
+def _warn(session: Session, task: Task, plan: Plan, missing: FloatArray) -> None:
     """Say that the limit of iterations came before convergence."""
+    limit = (
+        f"max_iter={task.max_iter}" if plan.iterations == task.max_iter else f"{plan.iterations} iterations"
+    )
+    remedy = (
+        "Raise max_iter on all sides"
+        if plan.iterations == task.max_iter
+        else "More would open as many numbers to the guest as the hosts hold. Align more rows"
+    )
     text = (
-        f"{session.name}: training stopped at max_iter={task.max_iter} before it converged: scores still lack about "
-        f"{missing.max():.2g}, tol is {task.tol:.2g}. Raise max_iter on all sides, penalise more, or cut extreme "
-        "values off with winsorise"
+        f"{session.name}: training stopped at {limit} before it converged: scores still lack about "
+        f"{missing.max():.2g}, tol is {task.tol:.2g}. {remedy}, penalise more, or cut extreme values off with winsorise"
     )
     session.facts.notes.append(text)
     warnings.warn(text, ConvergenceWarning, stacklevel=6)
@@ -195,12 +202,13 @@ class _Monitor:
 
 def _plan(task: Task) -> Plan:
     guest, *hosts = task.columns
+    rows, columns = task.rows - task.validation_rows, (guest + int(task.intercept), *hosts)
     return Plan(
-        rows=task.rows - task.validation_rows,
+        rows=rows,
         validation_rows=task.validation_rows,
-        columns=(guest + int(task.intercept), *hosts),
+        columns=columns,
         response=_response(task),
-        iterations=task.max_iter,
+        iterations=min(task.max_iter, Plan.most_iterations(rows, columns)),
         targets=task.models,
         curvature_bits=round(-math.log2(task.family.curvature)),
         weighted=task.told.get("weighted") == "yes",

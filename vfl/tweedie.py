@@ -83,6 +83,11 @@ class _LogLink(GeneralisedLinear):
         expected = self._expected(self._scores(X, "score"), exposure, offset)
         return self._share_figure(None if expected is None else self._d2(expected, y, sample_weight))
 
+    @property
+    def variance_power(self) -> float:
+        """The power of the mean to which the variance is proportional: 1 is Poisson's, 2 Gamma's."""
+        return self._family.power
+
     def _expected(self, scores: FloatArray | None, exposure: Any, offset: Any) -> Any:
         if scores is None:
             return None

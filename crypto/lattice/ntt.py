@@ -20,11 +20,7 @@ All kernels stand in one file since the compiler's cache on disk notices changes
 the files of those that it calls.
 """
 
-import functools
-import os
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -38,7 +34,6 @@ __all__ = [
     "inner",
     "multiply",
     "rerandomise",
-    "run",
     "ternary",
     "to_coefficients",
     "transform",
@@ -48,33 +43,7 @@ __all__ = [
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 LAZY = 16  # products of residues below 2^30 that fit a 64-bit sum
-_NAME = "vfl-kernel"
 TILE = 2048  # coefficients summed at a time, so that the sums stay in the first cache
-
-
-def run(task: Callable[[int, int], object], count: int, threads: int | None) -> None:
-    """Call `task` (start, stop) on pieces of range(`count`), one per thread; None means all processors."""
-    pieces = min(count, threads or len(os.sched_getaffinity(0)))
-    if pieces <= 1 or threading.current_thread().name.startswith(_NAME):
-        task(0, count)
-        return
-    edges = [count * piece // pieces for piece in range(pieces + 1)]
-    others = [_pool().submit(task, *edge) for edge in zip(edges[1:-1], edges[2:], strict=True)]
-    try:
-        task(*edges[:2])
-    finally:
-        wait(others)
-    for other in others:
-        other.result()
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    """Return the threads that kernels share."""
-    return ThreadPoolExecutor(len(os.sched_getaffinity(0)), _NAME)
-
-
-os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def kernel(function: FunctionT) -> FunctionT:

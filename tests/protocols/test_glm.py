@@ -208,6 +208,7 @@ def test_too_large_entries_are_refused() -> None:
         ({"rows": 0}, "rows"),
         ({"columns": (3,)}, "each host"),
         ({"iterations": 101}, "between 1 and 100"),
+        ({"iterations": 29}, "no more than 27 are taken"),
         ({"rows": 1 << 40, "validation_rows": 0}, "truncation fails"),
     ],
 )

@@ -66,7 +66,8 @@ def test_logistic_residuals_on_shares() -> None:
 @pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
 def test_residuals_of_amounts_on_shares(power: float) -> None:
     response = Logarithmic(power)
-    z = np.linspace(*response.reach, 3000)[:, None]
+    low, high = np.array(response.reach)
+    z = np.linspace(low, high, 3000)[:, None]
     y = np.random.default_rng(1).exponential(size=z.shape)
     y[::7] = 0
     y[5] = 3000.0 / 16

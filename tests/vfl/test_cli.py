@@ -292,7 +292,7 @@ def test_run_prints_figures_and_paths_and_predict_the_file(tmp_path: Path, capsy
 
 
 def test_a_refusal_by_policy_has_a_code_of_its_own(tmp_path: Path, capsys: Captured) -> None:
-    bank, shop = two_parties(tmp_path, accept=())
+    bank, shop = two_parties(tmp_path, security="exchange")
     assert both(lambda: vfl("run", bank.job), lambda: vfl("run", shop.job)) == (4, 4)
     assert "accept_leakage" in capsys.readouterr().err
 
@@ -304,7 +304,7 @@ def test_different_commands_are_refused_on_both_sides(tmp_path: Path, capsys: Ca
 
 
 def test_sigterm_ends_in_an_orderly_way_and_the_peer_is_told(tmp_path: Path) -> None:
-    bank, shop = two_parties(tmp_path, he="paillier")
+    bank, shop = two_parties(tmp_path, rows=20_000)
     train_for_long(bank, shop)
     processes = [vfl_process("run", party.job) for party in (bank, shop)]
     try:

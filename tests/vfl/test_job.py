@@ -51,7 +51,7 @@ def test_the_template_is_a_job(untouched: Created) -> None:
     job = load_job(untouched.job)
     assert job.guest
     assert job.kind == "logistic"
-    assert job.estimator.get_params() == LogisticRegression(he="ckks").get_params()
+    assert job.estimator.get_params() == LogisticRegression().get_params()
     assert (job.data.identifiers, job.data.label, job.data.columns) == (("id",), "label", None)
     assert job.evaluate is not None
     assert job.evaluate.test_size == 0.3
@@ -73,18 +73,18 @@ MISTAKES = {
         ('nulls = "error"', 'nulls = "keep"'),
         ["data.nulls", "'keep'", "valid are error, drop"],
     ),
-    "unknown parameter": (('he = "ckks"', "max_itr = 3"), ["'max_itr'", "[model.parameters]", "max_iter?"]),
-    "unknown encryption": (('he = "ckks"', 'he = "ckss"'), ["model.parameters.he", "did you mean ckks?"]),
+    "unknown parameter": (('he = "auto"', "max_itr = 3"), ["'max_itr'", "[model.parameters]", "max_iter?"]),
+    "unknown encryption": (('he = "auto"', 'he = "ckss"'), ["model.parameters.he", "did you mean ckks?"]),
     "parameter of another type": (
-        ('he = "ckks"', "C = '1'"),
+        ('he = "auto"', "C = '1'"),
         ["model.parameters.C", "expected number, got text"],
     ),
-    "parameter out of range": (('he = "ckks"', "C = -1"), ["[model.parameters]", "C must be positive"]),
+    "parameter out of range": (('he = "auto"', "C = -1"), ["[model.parameters]", "C must be positive"]),
     "another parameter out of range": (
-        ('he = "ckks"', "max_iter = 0"),
+        ('he = "auto"', "max_iter = 0"),
         ["max_iter must be a positive integer"],
     ),
-    "parameter of another model": (('he = "ckks"', "alpha = 1.0"), ["'alpha'", "[model.parameters]"]),
+    "parameter of another model": (('he = "auto"', "alpha = 1.0"), ["'alpha'", "[model.parameters]"]),
     "no label": (('label = "label"', ""), ["[data] needs label", "bank is the guest"]),
     "label among the columns": (
         ('label = "label"', 'label = "y"\ncolumns = ["g0", "y"]'),
@@ -115,7 +115,7 @@ def test_a_mistake_in_the_file_is_named(untouched: Created, mistake: str) -> Non
 
 def test_the_line_of_a_parameter_is_right(untouched: Created) -> None:
     path = untouched.job.with_name("line.job.toml")
-    path.write_text(untouched.job.read_text().replace('he = "ckks"', "tol = true"))
+    path.write_text(untouched.job.read_text().replace('he = "auto"', "tol = true"))
     line = path.read_text().splitlines().index("tol = true") + 1
     with pytest.raises(ConfigError, match=f"line {line}: model.parameters.tol"):
         load_job(path)
@@ -193,10 +193,9 @@ def test_predictions_are_those_of_the_run_and_written_for_the_guest_alone(partie
 def test_a_linear_model(parties: Parties) -> None:
     for party in parties:
         replace(party.job, 'kind = "logistic"', 'kind = "linear"')
-        replace(party.job, 'he = "ckks"', 'he = "ckks"\nalpha = 1.0\nmax_iter = 40\nn_iter_no_change = 3')
+        replace(party.job, 'he = "auto"', 'he = "auto"\nalpha = 1.0\nmax_iter = 30')
     assert isinstance(load_job(parties[0].job).estimator, LinearRegression)
-    with pytest.warns(UserWarning, match="host columns"):
-        bank, shop = run_both(parties)
+    bank, shop = run_both(parties)
     assert isinstance(bank, JobResult), bank
     assert isinstance(shop, JobResult), shop
     assert set(bank.metrics["joint"]) == {"r2", "rmse"}
@@ -225,8 +224,8 @@ def test_without_evaluation_all_rows_train(parties: Parties) -> None:
         ('salt = ""', 'salt = "x"', "salt"),
         ('"logistic"', '"linear"', "model"),
         ('normalise = "exact"', 'normalise = "casefold"', "recipe"),
-        ('he = "ckks"', "C = 2.0", "C"),
-        ('he = "ckks"', "max_iter = 9", "max_iter"),
+        ('he = "auto"', "C = 2.0", "C"),
+        ('he = "auto"', "max_iter = 9", "max_iter"),
     ],
 )
 def test_jobs_that_differ_are_refused_on_both_sides(
