@@ -41,7 +41,7 @@ SENDERS = {Role.EITHER: "both"}
 TELLING = (Leakage.INTERSECTION, Leakage.SCORE, Leakage.GRADIENT)
 HORIZONTAL = (Role.AGGREGATOR, Role.CLIENT)  # not part of a session of two
 TAG_BYTES = 16
-FIRST = ["session", "psi", "product", "glm", "gradient", "secagg"]
+FIRST = ["session", "psi", "product", "glm", "inference", "gradient", "secagg"]
 
 
 def messages(protocol: str = "") -> list[type[Message]]:
@@ -306,6 +306,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "gradient": of_protocol("gradient"),
     "glm": of_protocol("glm"),
     "links": links,
+    "inference": of_protocol("inference"),
     "secagg": of_protocol("secagg"),
     "configuration": configuration,
     "job": job_file,

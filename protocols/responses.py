@@ -121,14 +121,13 @@ class Logarithmic(Response):
     power : float
         p, from 1 (Poisson) to 2 (Gamma).
     pearson : Logarithmic, optional
-        With power 1 + p/2, if Pearson residuals will be asked for, too: it narrows the range for p between 1 and 2.
+        For the power 1 + p/2, if Pearson residuals will be asked for: it narrows the range for p between 1 and 2.
     """
 
     score_bits = residual_bits = 20
 
     def __init__(self, power: float, pearson: "Logarithmic | None" = None) -> None:
-        self._mean, self._amount = 2 - power, 1 - power
-        self._pearson = pearson
+        self._mean, self._amount, self._pearson = 2 - power, 1 - power, pearson
         low, high = EXPONENTIAL.reach
         within = [sorted((low / factor, high / factor)) for factor in (self._mean, self._amount) if factor]
         within += [list(self._pearson.reach)] if self._pearson else []
@@ -158,7 +157,7 @@ class Logarithmic(Response):
         return (await self._power(arithmetic, flat, self._mean)).reshape(scores.shape)
 
     async def pearson(self, arithmetic: Arithmetic, scores: Share, y: FloatArray | None) -> Share | None:
-        """Return the share of (e^z - y) e^(-p z/2): residuals for the power 1 + p/2. None for Poisson's."""
+        """Return the share of (e^z - y) e^(-p z/2), which are the residuals for the power 1 + p/2."""
         return None if self._pearson is None else await self._pearson.residuals(arithmetic, scores, y)
 
     async def _power(self, arithmetic: Arithmetic, scores: Share, factor: float) -> Share:

@@ -243,7 +243,8 @@ def _backend(task: Task) -> glm.MakeBackend:
 def _response(task: Task) -> Response:
     if task.family.link == "logistic":
         return Logistic()
-    if task.family.link == "log":
-        power = task.family.power
-        return Logarithmic(power, Logarithmic(1 + power / 2) if task.inference and power > 1 else None)
-    return Identity()
+    if task.family.link == "identity":
+        return Identity()
+    power = task.family.power
+    dispersed = task.inference and power > 1  # counts have a known dispersion
+    return Logarithmic(power, Logarithmic(1 + power / 2) if dispersed else None)
