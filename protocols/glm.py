@@ -164,7 +164,7 @@ async def guest(
     progress : callable
         (iterations done, iterations at most).
     directions : ndarray, shape (guest columns, guest columns), optional
-        Of what the guest wants variances, row by row as combinations of its weights; if the plan says so.
+        Row by row the combinations of its weights of which the guest wants variances, if the plan says so.
 
     Raises
     ------
@@ -193,10 +193,8 @@ async def guest(
         if not stop:
             residuals = await _residuals(first, scores, plan, labels)
     await _check_range(first, scores, plan)
-    weights = await _exchange_weights(pairs, plan)
-    return replace(
-        fit, weights=weights, variances=await _variances(pair, scores, labels, penalty, directions)
-    )
+    fit = replace(fit, weights=await _exchange_weights(pairs, plan))
+    return replace(fit, variances=await _variances(pair, scores, labels, penalty, directions))
 
 
 async def _look(pairs: Sequence[Shared], residuals: Share, ways: Sequence[Steering], fit: Fit) -> None:
@@ -237,10 +235,6 @@ async def host(
     rng : Rng
     progress : callable
     directions : ndarray, shape (host columns, host columns), optional
-
-    Returns
-    -------
-    Fit
 
     Leakage
     -------
