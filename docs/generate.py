@@ -23,6 +23,7 @@ from scipy.special import expit
 
 import vfl.protocols
 from vfl import LogisticRegression, config, job
+from vfl.adapter import EXPECTED_FAILED_CHECKS
 from vfl.cli import templates
 from vfl.crypto.links import EXPONENTIAL, LOGISTIC
 from vfl.protocols.wire import OPT_IN, Array, Bytes, Leakage, Message, Role, largest, message_types
@@ -292,6 +293,11 @@ def links() -> str:
     return table(head, rows)
 
 
+def checks() -> str:
+    """The checks of scikit-learn that cannot hold for joint models, with the reasons."""
+    return table(["check", "why not"], [[f"`{name}`", why] for name, why in EXPECTED_FAILED_CHECKS.items()])
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "leakage": leakage,
     "summary": summary,
@@ -305,6 +311,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "configuration": configuration,
     "job": job_file,
     "parameters": parameters,
+    "checks": checks,
 }
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 

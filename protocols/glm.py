@@ -146,7 +146,7 @@ async def guest(
     progress: Progress = _silent,
     directions: FloatArray | None = None,
 ) -> Fit:
-    """Train the guest's block; every host runs :func:`host`.
+    """Train the guest's block; every host runs :func:`host`. Leakage: see the module.
 
     Parameters
     ----------
@@ -158,13 +158,11 @@ async def guest(
         Hessian of the penalty in the coordinates of the matrix.
     labels : Labels
     plan : Plan
-    backend : callable
-        Rng -> Backend with fresh keys: one for each host.
+    backend : callable, Rng -> Backend with fresh keys: one for each host
     rng : Rng
-    progress : callable
-        (iterations done, iterations at most).
+    progress : callable, of iterations done and at most
     directions : ndarray, shape (guest columns, guest columns), optional
-        Row by row the combinations of its weights of which the guest wants variances, if the plan says so.
+        Row by row: combinations of the guest's weights of which it wants variances, if the plan says so.
 
     Raises
     ------
@@ -221,7 +219,7 @@ async def host(
     progress: Progress = _silent,
     directions: FloatArray | None = None,
 ) -> Fit:
-    """Train a host's block; the guest runs :func:`guest`.
+    """Train a host's block; the guest runs :func:`guest`. Leakage: see the module.
 
     Parameters
     ----------
@@ -235,10 +233,6 @@ async def host(
     rng : Rng
     progress : callable
     directions : ndarray, shape (host columns, host columns), optional
-
-    Leakage
-    -------
-    See the module.
     """
     arithmetic = await _meet(guest, backend, rng)
     pads = await _agree(guest, plan, place, rng)

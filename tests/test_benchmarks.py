@@ -86,3 +86,17 @@ def test_generated_rows_over_a_slow_link_without_the_peer(tmp_path: Path) -> Non
     assert 100 < figures["peak_mib"] < 4000
     assert figures["ratio_to_secretflow"] is None
     assert "cannot import secretflow" in figures["secretflow"]["reason"]
+
+
+def test_a_round_of_secure_aggregation_without_the_peer(tmp_path: Path) -> None:
+    sizes = ["--clients", "12", "--params", "3001", "--dropout", "0.3", "--bits", "12", "--repeats", "2"]
+    done = benchmark("secagg", *sizes, "--peers", "--flower-python", sys.executable, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["exact"] is True
+    assert (figures["clients"], figures["params"], figures["lost"]) == (12, 3001, 3)
+    assert figures["sum_bits"] == 16
+    assert 2.0 < figures["bytes_per_param"] < 4.0
+    assert 0 < figures["client_seconds"] < figures["server_seconds"] * 12
+    assert figures["ratio_to_flower"] is None
+    assert "No module named 'flwr'" in figures["flower"]["reason"]

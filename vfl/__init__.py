@@ -9,16 +9,21 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from vfl.adapter import Simulated
+    from vfl.aggregation import secure_mean, secure_statistics, secure_sum
     from vfl.alignment import align, train_test_split
     from vfl.data import read_table
     from vfl.linear import LinearRegression, LogisticRegression
+    from vfl.membership import aggregate, join
     from vfl.model import load
     from vfl.outcome import record_metrics
+    from vfl.privacy import ClientPrivacy
+    from vfl.rehearsal import simulate_cohort
     from vfl.session import Session, connect, current
     from vfl.simulation import Simulation, simulate
     from vfl.tweedie import GammaRegressor, PoissonRegressor, TweedieRegressor
 
 __all__ = [
+    "ClientPrivacy",
     "GammaRegressor",
     "LinearRegression",
     "LogisticRegression",
@@ -28,18 +33,25 @@ __all__ = [
     "Simulation",
     "TweedieRegressor",
     "__version__",
+    "aggregate",
     "align",
     "connect",
     "current",
+    "join",
     "load",
     "read_table",
     "record_metrics",
+    "secure_mean",
+    "secure_statistics",
+    "secure_sum",
     "simulate",
+    "simulate_cohort",
     "train_test_split",
 ]
 
 _HOMES = {
     "GammaRegressor": "tweedie",
+    "ClientPrivacy": "privacy",
     "LinearRegression": "linear",
     "LogisticRegression": "linear",
     "PoissonRegressor": "tweedie",
@@ -47,13 +59,19 @@ _HOMES = {
     "Simulated": "adapter",
     "Simulation": "simulation",
     "TweedieRegressor": "tweedie",
+    "aggregate": "membership",
     "align": "alignment",
     "connect": "session",
     "current": "session",
+    "join": "membership",
     "load": "model",
     "read_table": "data",
     "record_metrics": "outcome",
+    "secure_mean": "aggregation",
+    "secure_statistics": "aggregation",
+    "secure_sum": "aggregation",
     "simulate": "simulation",
+    "simulate_cohort": "rehearsal",
     "train_test_split": "alignment",
 }
 

@@ -10,13 +10,11 @@ import contextvars
 import hashlib
 import json
 import os
-import platform
 import queue
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -29,23 +27,15 @@ from vfl.metrics import ModelCurves
 from vfl.progress import Phases
 from vfl.protocols.channel import Channel, Party, Record, Waiting, run
 from vfl.protocols.record import Tally
-from vfl.protocols.session import PROTOCOL_VERSION, Peer, agree, checkpoint, handshake
+from vfl.protocols.session import Peer, agree, checkpoint, handshake
 from vfl.protocols.wire import OPT_IN, Leakage, Role
 from vfl.report.facts import Alignment
+from vfl.versions import software
 
 __all__ = ["Connection", "Session", "ambient", "connect", "current", "software"]
 
 T = TypeVar("T")
 _current: contextvars.ContextVar["Session | None"] = contextvars.ContextVar("vfl_session", default=None)
-
-
-def software() -> dict[str, str]:
-    """Return the versions of what takes part in a run."""
-    versions = {"python": platform.python_version(), "protocol": str(PROTOCOL_VERSION)}
-    for package in ("vfl", "numpy", "gmpy2", "tenseal", "cryptography", "grpcio", "rbcl"):
-        with contextlib.suppress(PackageNotFoundError):
-            versions[package] = version(package)
-    return versions
 
 
 @dataclass

@@ -17,7 +17,7 @@ from vfl.crypto.product import Backend, LatticeBackend
 from vfl.crypto.rng import Rng
 from vfl.families import Target
 from vfl.protocols import glm
-from vfl.protocols.glm_plan import MOST_ITERATIONS, Labels, Plan
+from vfl.protocols.glm_plan import LARGEST_ENTRY, MOST_ITERATIONS, Labels, Plan
 from vfl.protocols.glm_plan import Fit as Trained
 from vfl.protocols.responses import Identity, Logarithmic, Logistic, Response
 from vfl.protocols.wire import Leakage, Role
@@ -167,6 +167,9 @@ def _labels(
     roots = targets[0].weights.copy()
     roots[plan.rows :] = np.sqrt(roots[plan.rows :])  # so that squared residuals come out weighted
     every = slice(0, plan.scored)
+    low, high = plan.response.reach or (-math.inf, math.inf)
+    for start in starts:  # the guest's own model may be off by any amount where it was not trained
+        np.clip(start.scores[plan.rows :], low, high, out=start.scores[plan.rows :])
     first = [
         target.family.residual(start.scores, target.y[every]) * roots
         for target, start in zip(targets, starts, strict=True)
@@ -218,7 +221,7 @@ def _plan(task: Task) -> Plan:
 
 def _bounded(block: Block, plan: Plan) -> Block:
     """Cut off entries of validation rows beyond the bound that whitening gives for training rows."""
-    limit = 2 * math.sqrt(plan.rows)
+    limit = math.ldexp(LARGEST_ENTRY, -plan.matrix_bits)
     np.clip(block.matrix[plan.rows :], -limit, limit, out=block.matrix[plan.rows :])
     return block
 

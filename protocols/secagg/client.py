@@ -4,6 +4,7 @@
 system's transport) cannot make it reveal more.
 """
 
+from collections.abc import Callable
 from typing import final
 
 import numpy as np
@@ -58,7 +59,7 @@ from vfl.protocols.secagg.views import (
 )
 from vfl.protocols.wire import Message
 
-__all__ = ["Client", "Contribution", "Result", "contribute"]
+__all__ = ["OVER", "Client", "Contribution", "Result", "contribute"]
 
 Bits = NDArray[np.bool_]
 
@@ -94,15 +95,23 @@ class Client:
     last_round : int
         Number of the last round that this client may have taken part in; -1 if none. Whoever restarts a client hands it
         in from a file, so that no round number is used twice.
+    keep : callable, optional
+        Called with the number of every round before anything is said in it, to put it into that file.
     """
 
     def __init__(
-        self, name: str, identity: IdentityKey, policy: Policy, rng: Rng, last_round: int = -1
+        self,
+        name: str,
+        identity: IdentityKey,
+        policy: Policy,
+        rng: Rng,
+        last_round: int = -1,
+        keep: Callable[[int], None] = lambda number: None,
     ) -> None:
         if policy.clients.get(name) != identity.public_bytes:
             raise LocalProtocolError(f"the policy does not pin this identity key for {name}")
         self.name, self.identity, self.policy, self.rng = name, identity, policy, rng
-        self.last_round = last_round
+        self.last_round, self.keep = last_round, keep
 
     def contribution(self, task: Task, vector: Words) -> "Contribution":
         """Return this client's part of one round over `task` with the vector, residues of shape (dimension,)."""
@@ -128,7 +137,7 @@ class Contribution:
             raise LocalProtocolError(
                 f"the task takes {task.dimension} unsigned residues, not {vector.dtype} of shape {vector.shape}"
             )
-        self._client, self._task, self._vector = client, task, vector
+        self._client, self.task, self._vector = client, task, vector
         self._policy, self._count = client.policy, len(client.policy.clients)
         self.me = client.policy.names.index(client.name)
         self.number, self.answered = -1, 0
@@ -138,7 +147,7 @@ class Contribution:
     # --- round 0
 
     def accept(self, invitation: Invitation) -> None:
-        """Compare an invitation with this client's own policy and task; take part in its round.
+        """Compare an invitation with this client's own policy and task; take part in its round unless it is over.
 
         Raises
         ------
@@ -154,7 +163,7 @@ class Contribution:
                 f"round {self.number} has ended without {self._client.name}; the aggregator is at round "
                 f"{invitation.number}"
             )
-        mine, theirs = self._policy.fields() | self._task.fields(), dict(invitation.fields)
+        mine, theirs = self._policy.fields() | self.task.fields(), dict(invitation.fields)
         differences: dict[str, tuple[object, object]] = {
             field: (mine.get(field, "nothing"), theirs.get(field, "nothing"))
             for field in sorted(mine.keys() | theirs.keys())
@@ -162,7 +171,7 @@ class Contribution:
         }
         if differences:
             raise ConfigMismatch(differences, self._client.name, "the aggregator")
-        if self.number == -1:
+        if self.number == -1 and invitation.answered >= 0:
             self._begin(invitation.number)
 
     def _begin(self, number: int) -> None:
@@ -172,9 +181,10 @@ class Contribution:
                 f"{client.name} has taken part in round {client.last_round} and takes no round {number}: none is "
                 "answered twice"
             )
+        client.keep(number)
         client.last_round = self.number = number
-        self._context = context(self._policy, self._task, number)
-        graph = self._policy.graph(self._task, number)
+        self._context = context(self._policy, self.task, number)
+        graph = self._policy.graph(self.task, number)
         self._neighbours, self._threshold = graph.neighbours[self.me], graph.threshold
         self._sealing, self._masking = KeyPair.generate(client.rng), KeyPair.generate(client.rng)
         statement = keys_statement(self._context, self.me, self._sealing.public, self._masking.public)
@@ -310,12 +320,12 @@ class Contribution:
         for other in self._neighbours[sharers[self._neighbours]].tolist():
             shared = self._agree(self._masking, self._keys[other, KEY_BYTES:], other)
             (plus if self.me < other else minus).append(pair_key(shared, self._view, self.me, other))
-        masked = zeros(self._task.dimension, self._task.bits)
+        masked = zeros(self.task.dimension, self.task.bits)
         masked[:] = self._vector
         add_masks(masked, plus, minus)
         self._vector = masked[:0]  # the plain one is not needed again
         return MaskedInput(
-            vector=pack(masked, self._task.bits),
+            vector=pack(masked, self.task.bits),
             signature=self._client.identity.sign(VIEW, self._view),
         )
 
@@ -364,13 +374,19 @@ class Contribution:
             raise UnexpectedMessage(f"an outcome after {self.answered} of 5 answers")
         if not np.array_equal(outcome.present, self._alive):
             raise InconsistentView("the aggregator's outcome is over other clients than were confirmed")
-        task, names = self._task, self._policy.names
+        return self.told(outcome)
+
+    def told(self, outcome: Outcome) -> Result:
+        """Return a sum that was confirmed without this client: over whom, too, is the aggregator's word."""
+        if outcome.present.max(initial=0) > 1 or outcome.present.sum() < self._policy.minimum:
+            raise InconsistentView("the aggregator's outcome is over fewer clients than the policy allows")
+        task, names = self.task, self._policy.names
         total = reduced(unpack(outcome.total, task.dimension, task.bits), task.bits)
-        return Result(total, tuple(names[i] for i in np.flatnonzero(self._alive)))
+        return Result(total, tuple(names[i] for i in np.flatnonzero(outcome.present)))
 
     def dims(self, kind: type[Message]) -> dict[str, int]:
         """Return the dimensions that a message of a type has in this round."""
-        packed = packed_bytes(self._task.dimension, self._task.bits)
+        packed = packed_bytes(self.task.dimension, self.task.bits)
         sizes = {"clients": self._count, "neighbours": self._policy.degree[0], "packed": packed}
         return {name: sizes[name] for name in DIMS.get(kind, ())}
 
@@ -387,11 +403,16 @@ DIMS: dict[type[Message], tuple[str, ...]] = {
 }
 """Names of the dimensions of each message."""
 
+OVER = -1
+"""Answers that an invitation counts when the round has ended without the client."""
+
 QUESTIONS: tuple[type[Message], ...] = (Roster, Bundle, Survivors, Agreement)
 
 
 async def contribute(aggregator: Channel, part: Contribution) -> Result:
     """Run a client's side of one round; after a lost connection, run it again with the same `part`.
+
+    If the round is over and the aggregator keeps its sum (:mod:`.calls`), that is the result.
 
     Raises
     ------
@@ -400,10 +421,12 @@ async def contribute(aggregator: Channel, part: Contribution) -> Result:
     ChannelError
         If the connection was lost: the round can be resumed on a new one.
     """
-    await aggregator.send(Join(number=part.number, answered=part.answered))
+    await aggregator.send(Join(number=part.number, answered=part.answered, task=part.task.fields()))
     invitation = await aggregator.recv(Invitation)
     resumed = part.answered
     part.accept(invitation)
+    if invitation.answered == OVER:
+        return part.told(await aggregator.recv(Outcome, **part.dims(Outcome)))
     if invitation.answered not in (part.answered, part.answered - 1) or (not resumed and invitation.answered):
         raise InconsistentView(
             f"the aggregator counts {invitation.answered} answers, {part.answered} were given"

@@ -29,17 +29,18 @@ Signatures = Annotated[Octets, Array("|u1", "clients", SIGNATURE_BYTES)]
 
 
 class Join(Message, frozen=True, kw_only=True):
-    """A client is there; after a lost connection, in which round and after how many answers."""
+    """A client is there, for which task; after a lost connection, in which round and after how many answers."""
 
     declaration = Declaration(
-        "secagg.join", _CLIENT, Leakage.CONTROL, "that the client is there, and how far it has come"
+        "secagg.join", _CLIENT, Leakage.CONTROL, "that the client is there, for what, and how far it has come"
     )
     number: int
     answered: int
+    task: Annotated[dict[str, str], Bounded(2048)]
 
 
 class Invitation(Message, frozen=True, kw_only=True):
-    """A round, how many answers of this client's are known, and the aggregator's policy and task."""
+    """A round, how many answers of this client's are known (-1: it is over), and the aggregator's policy and task."""
 
     declaration = Declaration(
         "secagg.invitation", _AGGREGATOR, Leakage.PUBLIC, "the round's number, the agreed policy and task"

@@ -5,13 +5,13 @@ and identities are of the same keys.
 """
 
 import time
-from collections.abc import Callable, Mapping
-from typing import final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Self, cast, final
 
 from vfl.crypto.rng import Rng
 from vfl.crypto.signatures import IdentityKey, certificate_public_bytes
 from vfl.errors import ChannelClosed, ChannelTimeout, ConfigError, VFLError
-from vfl.protocols.channel import Channel, Party, run
+from vfl.protocols.channel import Channel, Observer, Party, Waiting, run
 from vfl.protocols.grpc import Endpoint, GrpcChannel, Hub, connect
 from vfl.protocols.secagg.client import Contribution, Result, contribute
 from vfl.protocols.secagg.hall import Deadlines, Hall
@@ -19,7 +19,7 @@ from vfl.protocols.secagg.policy import Policy
 from vfl.protocols.session import handshake
 from vfl.protocols.wire import Role
 
-__all__ = ["Aggregator", "dial", "take_part"]
+__all__ = ["Aggregator", "Line", "dial", "take_part"]
 
 _SHARED = {"protocol": "secure aggregation, version 1"}
 
@@ -86,14 +86,18 @@ class Aggregator:
         self._hub.close()
 
 
-def dial(endpoint: Endpoint, name: str, aggregator: str, rng: Rng) -> Channel:
-    """Connect a client to its aggregator and shake hands.
+def dial(
+    endpoint: Endpoint, name: str, aggregator: str, rng: Rng, observers: Sequence[Observer] = ()
+) -> Channel:
+    """Connect a client to its aggregator and shake hands; the observers see every message from the first.
 
     Raises
     ------
     ChannelTimeout, PeerAuthenticationError, ConfigMismatch
     """
     channel = connect(endpoint, Party(name, Role.CLIENT), Party(aggregator, Role.AGGREGATOR))
+    for observer in observers:
+        channel.observe(observer)
     try:
         pinned = certificate_public_bytes(endpoint.peer_certificate_pem)
         run(handshake(channel, IdentityKey.from_pem(endpoint.key_pem), pinned, _SHARED, {}, rng))
@@ -103,36 +107,75 @@ def dial(endpoint: Endpoint, name: str, aggregator: str, rng: Rng) -> Channel:
     return channel
 
 
-def take_part(connected: Callable[[], Channel], part: Contribution, seconds: float) -> Result:
-    """Run a client's side of one round, over a new connection whenever one is lost.
+@final
+class Line:
+    """A client's connection to its aggregator: kept from round to round, replaced when it is lost.
+
+    Use it as a context manager, or close it.
 
     Parameters
     ----------
     connected : callable
         Returns a new channel to the aggregator, as :func:`dial` does.
-    part : Contribution
     seconds : float
-        For how long lost connections are replaced.
-
-    Raises
-    ------
-    ChannelError
-        If that takes longer.
-    VFLError
-        See :func:`contribute`.
+        For how long lost connections are replaced within one round.
+    wait : callable, optional
+        As :func:`vfl.protocols.channel.run` takes it, for channels that do not block.
     """
-    end = time.monotonic() + seconds
-    while True:
-        channel = connected()
-        try:
-            return run(contribute(channel, part))
-        except (ChannelClosed, ChannelTimeout) as error:
-            channel.abort(error)
-            if time.monotonic() >= end:
-                raise
+
+    def __init__(
+        self,
+        connected: Callable[[], Channel],
+        seconds: float,
+        wait: Callable[[Waiting], None] | None = None,
+    ) -> None:
+        self._connected, self._seconds, self._wait = connected, seconds, wait
+        self._channel: Channel | None = None
+
+    def open(self) -> None:
+        """Connect, unless the line is connected already; the errors are those of `connected`."""
+        if self._channel is None:
+            self._channel = self._connected()
+
+    def take_part(self, part: Contribution) -> Result:
+        """Run a client's side of one round, over a new connection whenever one is lost.
+
+        Raises
+        ------
+        ChannelError
+            If that takes longer than allowed.
+        VFLError
+            See :func:`contribute`.
+        """
+        end = time.monotonic() + self._seconds
+        while True:
+            self.open()
+            channel = cast(Channel, self._channel)
+            try:
+                return run(contribute(channel, part), self._wait)
+            except BaseException as error:
+                channel.abort(error)
+                self._channel = None
+                if not isinstance(error, ChannelClosed | ChannelTimeout) or time.monotonic() >= end:
+                    raise
             time.sleep(0.1)
-        except BaseException as error:
-            channel.abort(error)
-            raise
-        finally:
-            channel.close()
+
+    def close(self) -> None:
+        """Leave."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def __enter__(self) -> Self:
+        """Connect with the first round."""
+        return self
+
+    def __exit__(self, *stopped: object) -> None:
+        """Leave."""
+        self.close()
+
+
+def take_part(connected: Callable[[], Channel], part: Contribution, seconds: float) -> Result:
+    """Run a client's side of one round over a :class:`Line` of its own."""
+    with Line(connected, seconds) as line:
+        return line.take_part(part)

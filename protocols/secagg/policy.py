@@ -149,6 +149,24 @@ class Task:
         if not (1 <= self.dimension < 1 << 31 and 1 <= self.bits <= LARGEST_BITS):
             raise ConfigError(f"{self.dimension} residues of {self.bits} bits cannot be summed")
 
+    @classmethod
+    def of_fields(cls, fields: Mapping[str, str]) -> "Task":
+        """Return the task that :meth:`fields` describes.
+
+        Raises
+        ------
+        ConfigError
+            If they describe none.
+        """
+        try:
+            session, model = bytes.fromhex(fields["session"]), bytes.fromhex(fields["model"])
+            task = cls(session, model, int(fields["dimension"]), int(fields["bits"]), fields["encoding"])
+        except (KeyError, ValueError):
+            raise ConfigError("these fields describe no task") from None
+        if task.fields() != fields:
+            raise ConfigError("these fields describe no task")
+        return task
+
     def fields(self) -> dict[str, str]:
         """Return what the aggregator has to have too, for comparison by name."""
         return {

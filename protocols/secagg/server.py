@@ -278,6 +278,10 @@ class Round:
             return Survivors(present=present, signatures=self._signed(1))
         if self.stage is Stage.REVEAL:
             return Agreement(present=present, signatures=self._signed(2))
+        return self.outcome()
+
+    def outcome(self) -> Outcome:
+        """Return what all are told when the round has a result."""
         return Outcome(
             present=self._sets[Stage.MASK].astype(np.uint8), total=pack(self._total, self.task.bits)
         )

@@ -216,9 +216,9 @@ def test_the_transcript_holds_what_is_declared_and_depends_on_shapes_alone() -> 
     [((3, 4, 2), 100, "one host"), ((64, 65), 1000, "128 columns"), ((3, 4), 7, "fewer than rows")],
 )
 def test_sizes_that_cannot_have_standard_errors(columns: tuple[int, ...], rows: int, words: str) -> None:
-    Plan(rows, 0, columns, Identity(), 3)
+    Plan(rows, 0, columns, Identity(), iterations=5)
     with pytest.raises(InvalidData, match=words):
-        Plan(rows, 0, columns, Identity(), 3, inference=True)
+        Plan(rows, 0, columns, Identity(), iterations=5, inference=True)
 
 
 def test_a_million_rows_stay_within_the_bound_on_failures() -> None:

@@ -200,7 +200,7 @@ class TestOverTheNetwork:
             part = part_of(net.rules, 3)
 
             async def silent() -> None:
-                await channel.send(Join(number=-1, answered=0))
+                await channel.send(Join(number=-1, answered=0, task=task().fields()))
                 part.accept(await channel.recv(Invitation))
                 assert part.latest is not None
                 await channel.send(part.latest)

@@ -205,6 +205,17 @@ def test_early_stopping_watches_the_shared_loss_of_held_out_rows() -> None:
 
 
 @open_products
+def test_few_rows_and_held_out_rows_far_away() -> None:
+    few, far = RNG.normal(size=(10, 9)), RNG.normal(size=(10, 9))
+    few[-1] *= 1e3
+    model = vfl.PoissonRegressor(alpha=0.1, early_stopping=True, validation_fraction=0.6)
+    result = vfl.simulate(
+        bank=lambda: clone(model).fit(few, np.arange(10.0)), shop=lambda: clone(model).fit(far)
+    )
+    assert np.isfinite(result["bank"].loss_curve_).all()
+
+
+@open_products
 def test_a_limit_that_comes_before_convergence_is_told() -> None:
     with pytest.warns(ConvergenceWarning, match=r"bank: .*max_iter=2 before it converged.*Raise max_iter"):
         guest, host, _, result = fit(vfl.LogisticRegression(max_iter=2))

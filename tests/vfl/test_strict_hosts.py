@@ -70,7 +70,7 @@ def test_three_hosts(case: str) -> None:
         case, vfl.LogisticRegression()
     )
     y = {"linear": TARGETS, "poisson": COUNTS, "classes": LABELS + (SCORE > 2)}.get(case, LABELS)
-    given = {"sample_weight": 1 + LABELS[TRAIN]} if case == "weighted" else {}
+    given: dict[str, Any] = {"sample_weight": 1 + LABELS[TRAIN]} if case == "weighted" else {}
     several = train(model, y, tuple(TABLES), **given)["bank"][1]
 
     one = vfl.simulate(
@@ -90,7 +90,8 @@ def test_the_guest_sees_sums_over_hosts_and_hosts_see_nothing_of_each_other() ->
     assert {"glm.reshared", "glm.key", "glm.keys", "score.padded"} <= kinds
     assert "score.part" not in kinds
     retailer, insurer = result["retailer"][0], result["insurer"][0]
-    parts = [record.message.z for record in result.view("bank") if record.kind == "score.padded"]
+    padded: list[Any] = [record.message for record in result.view("bank") if record.kind == "score.padded"]
+    parts = [message.z for message in padded]
     exact = [
         TABLES[name][TEST] @ half.coef_ + half.intercept_
         for name, half in (("retailer", retailer), ("insurer", insurer))
@@ -150,7 +151,7 @@ def test_three_processes_over_tls_leave_true_reports_and_logs(tmp_path: Path) ->
     tables = {"bank": GUEST} | {name: TABLES[name] for name in HOSTS}
     processes = {}
     for name, party in parties.items():
-        arrays = {"train": tables[name][TRAIN], "test": tables[name][TEST]}
+        arrays: dict[str, Any] = {"train": tables[name][TRAIN], "test": tables[name][TEST]}
         arrays |= {"y": LABELS[TRAIN], "truth": LABELS[TEST]} if name == "bank" else {}
         np.savez(tmp_path / f"{name}.npz", **arrays)
         files = [party.config, tmp_path / f"{name}.npz", tmp_path / f"{name}.model"]

@@ -21,7 +21,7 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 from vfl import __version__, errors
-from vfl.cli import audit, check, demo, init, predict, run, trust
+from vfl.cli import audit, check, cohort, demo, init, predict, run, trust
 
 __all__ = ["EXIT_CODES", "app", "execute", "main"]
 
@@ -52,6 +52,7 @@ app.command()(check.check)
 app.command()(run.run)
 app.command()(predict.predict)
 app.add_typer(audit.app, name="audit")
+app.add_typer(cohort.app, name="cohort")
 app.command()(demo.demo)
 
 

@@ -1,0 +1,1 @@
+"""Secure aggregation, ours and others': see :mod:`benchmarks.secagg.__main__`."""
