@@ -213,7 +213,12 @@ def test_the_transcript_holds_what_is_declared_and_depends_on_shapes_alone() -> 
 
 @pytest.mark.parametrize(
     ("columns", "rows", "words"),
-    [((3, 4, 2), 100, "one host"), ((64, 65), 1000, "128 columns"), ((3, 4), 7, "fewer than rows")],
+    [
+        ((3, 4, 2), 100, "one host"),
+        ((64, 65), 1000, "128 columns"),
+        ((3, 4), 7, "fewer than rows"),
+        ((3, 1), 35, "37 numbers to the guest"),
+    ],
 )
 def test_sizes_that_cannot_have_standard_errors(columns: tuple[int, ...], rows: int, words: str) -> None:
     Plan(rows, 0, columns, Identity(), iterations=5)
