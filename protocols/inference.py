@@ -52,7 +52,7 @@ __all__ = ["Wanted", "variances"]
 FloatArray = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Residues = NDArray[np.uint32]
-SLICE_ENTRIES = 1 << 22
+SLICE_ENTRIES = 1 << 23
 """Of a matrix that are prepared at a time, 28 bytes each."""
 
 
