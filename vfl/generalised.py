@@ -151,10 +151,11 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
         ValueError
             Naming the parameter and what it may be.
         """
-        schemes = SCHEMES.get(self.security, ())
+        link, schemes = self._family.link, SCHEMES.get(self.security, ())
+        protocols = [name for name, protocol in PROTOCOLS.items() if link in protocol.MAX_ITER]
         limit = PROTOCOLS[self.security].LARGEST_MAX_ITER if self.security in PROTOCOLS else 1 << 20
         checks: Mapping[str, bool] = {
-            f"security must be {' or '.join(map(repr, PROTOCOLS))}": self.security in PROTOCOLS,
+            f"security must be {' or '.join(map(repr, protocols))}": self.security in protocols,
             f"he must be {' or '.join(map(repr, schemes))}": self.he in schemes,
             "max_iter must be a positive integer": _positive_integer(self.max_iter, None),
             f"max_iter must be at most {limit} with security={self.security!r}": (self.max_iter or 1)

@@ -18,7 +18,6 @@ FloatArray = NDArray[np.float64]
 class _LogLink(GeneralisedLinear):
     """What the three share: amounts of mean one in training, exposures and offsets."""
 
-    security = "strict"
     batch_size: Literal["auto"] = "auto"
     alpha: float
     target_scale_: float
@@ -138,9 +137,10 @@ class PoissonRegressor(_LogLink):
     ----------
     alpha : float
         Strength of the L2 penalty on standardised weights, per row, for a target whose mean is one: scikit-learn's
-        alpha divided by the mean of the counts.
-    fit_intercept, max_iter, tol, early_stopping, validation_fraction, winsorise, he, key_bits, inference
-        As for :class:`LogisticRegression` with ``security="strict"``.
+        alpha divided by the target's mean to the power of 2 - p, which is the mean for Poisson and 1 for Gamma.
+    fit_intercept, max_iter, tol, early_stopping, validation_fraction, winsorise, security, he, key_bits,
+    inference
+        As for :class:`LogisticRegression`, with ``security="strict"`` only.
 
     Attributes
     ----------
@@ -164,6 +164,7 @@ class PoissonRegressor(_LogLink):
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         winsorise: float | None = None,
+        security: Literal["strict"] = "strict",
         he: Literal["auto", "lattice", "paillier"] = "auto",
         key_bits: int = 3072,
         inference: bool = False,
@@ -175,6 +176,7 @@ class PoissonRegressor(_LogLink):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.winsorise = winsorise
+        self.security = security
         self.he = he
         self.key_bits = key_bits
         self.inference = inference
@@ -201,7 +203,8 @@ class TweedieRegressor(_LogLink):
         Of the variance, from 1 (Poisson) to 2 (Gamma); between them the amounts of compound Poisson claims.
     alpha : float
         Strength of the L2 penalty on standardised weights, per row, for a target whose mean is one.
-    fit_intercept, max_iter, tol, early_stopping, validation_fraction, winsorise, he, key_bits, inference
+    fit_intercept, max_iter, tol, early_stopping, validation_fraction, winsorise, security, he, key_bits,
+    inference
         As for :class:`PoissonRegressor`, and so are the attributes.
 
     Leakage
@@ -220,6 +223,7 @@ class TweedieRegressor(_LogLink):
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         winsorise: float | None = None,
+        security: Literal["strict"] = "strict",
         he: Literal["auto", "lattice", "paillier"] = "auto",
         key_bits: int = 3072,
         inference: bool = False,
@@ -232,6 +236,7 @@ class TweedieRegressor(_LogLink):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.winsorise = winsorise
+        self.security = security
         self.he = he
         self.key_bits = key_bits
         self.inference = inference

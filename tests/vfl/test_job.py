@@ -218,6 +218,33 @@ def test_a_linear_model(parties: Parties) -> None:
     assert bank.metrics["joint"]["r2"] > bank.metrics["guest only"]["r2"]
 
 
+@pytest.mark.parametrize("kind", ["poisson", "gamma", "tweedie"])
+def test_a_model_of_amounts(parties: Parties, kind: str) -> None:
+    path = parties[0].job.parent / "bank.csv"
+    amount = (0.4 * pl.col("g0") + pl.col("label")).exp()
+    table = pl.read_csv(path).with_columns(label=amount.round() if kind == "poisson" else amount)
+    table.write_csv(path)
+    for party in parties:
+        replace(party.job, 'kind = "logistic"', f'kind = "{kind}"')
+        replace(party.job, 'he = "auto"', 'he = "auto"\nalpha = 0.01')
+    bank, _ = run_both(parties)
+    assert isinstance(bank, JobResult), bank
+    assert set(bank.metrics["joint"]) == {"d2", "deviance"}
+    assert bank.metrics["joint"]["d2"] > bank.metrics["guest only"]["d2"] + 0.05
+    page = (bank.folder / "report.html").read_text(encoding="utf-8")
+    assert "Mean deviance" in page
+
+
+def test_three_classes_are_refused_before_training(parties: Parties) -> None:
+    path = parties[0].job.parent / "bank.csv"
+    table = pl.read_csv(path)
+    table.with_columns(label=pl.col("label") + (pl.col("g0") > 1)).write_csv(path)
+    bank, shop = run_both(parties)
+    assert isinstance(bank, InvalidData)
+    assert "3 classes" in str(bank)
+    assert isinstance(shop, PeerAborted)
+
+
 def test_without_evaluation_all_rows_train(parties: Parties) -> None:
     for party in parties:
         text = party.job.read_text()

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -129,10 +130,12 @@ def test_the_penalty_is_that_of_scikit_learn(strength: float) -> None:
     guest, host, *_ = fit(vfl.LogisticRegression(C=strength))
     expected = pooled(linear_model.LogisticRegression(C=strength), LABELS)[1].coef_
     assert_close(standard(guest, host), expected)
-    guest, host, *_ = fit(vfl.PoissonRegressor(alpha=strength), y=COUNTS, method="predict")
     mean = COUNTS[TRAIN].mean()
-    reference = linear_model.PoissonRegressor(alpha=strength * mean, tol=1e-8)
-    assert_close(standard(guest, host), pooled(reference, COUNTS)[1].coef_)
+    for power in (1.0, 1.6):
+        guest, host, *_ = fit(vfl.TweedieRegressor(power=power, alpha=strength), y=COUNTS, method="predict")
+        alpha = strength * mean ** (2 - power)
+        reference = linear_model.TweedieRegressor(power=power, alpha=alpha, link="log", tol=1e-8)
+        assert_close(standard(guest, host), pooled(reference, COUNTS)[1].coef_)
 
 
 @open_products
@@ -263,6 +266,21 @@ def test_rare_positives_and_heavy_tails_converge() -> None:
 
 
 @open_products
+@pytest.mark.parametrize("case", ["classes", "linear", "poisson", "gamma", "tweedie"])
+def test_halves_on_disk_predict_the_same(case: str, tmp_path: Path) -> None:
+    model, _, y = CASES.get(case, (vfl.LogisticRegression(), None, CLASSES))
+    guest, host, predicted, _ = fit(model, y=y, method="predict")
+    guest.save(tmp_path / "guest")
+    host.save(tmp_path / "host")
+    loaded = vfl.load(tmp_path / "guest")
+    assert loaded.get_params() == guest.get_params()
+    result = vfl.simulate(
+        bank=lambda: loaded.predict(GUEST[TEST]), shop=lambda: vfl.load(tmp_path / "host").predict(HOST[TEST])
+    )
+    np.testing.assert_array_equal(result["bank"], predicted)
+
+
+@open_products
 def test_scores_open_rounded_and_to_the_guest_alone() -> None:
     guest, host, probabilities, result = fit(vfl.LogisticRegression())
     parts = [record for record in result.transcript.records if record.kind == "score.part"]
@@ -337,6 +355,7 @@ def test_figures_of_regressions_are_shared() -> None:
         (vfl.PoissonRegressor(), COUNTS, {"offset": EXPOSURE[TRAIN], "exposure": EXPOSURE[TRAIN]}, ValueError,
          "not both"),
         (vfl.LinearRegression(), 0 * TARGETS, {}, InvalidData, "bank: all targets are equal"),
+        (vfl.PoissonRegressor().set_params(security="exchange"), COUNTS, {}, ValueError, "security must be 'strict'"),
         (vfl.TweedieRegressor(power=2.5), COUNTS, {}, ValueError, "power must lie between 1 and 2"),
         (vfl.PoissonRegressor(alpha=-1.0), COUNTS, {}, ValueError, "alpha must not be negative"),
         (vfl.LogisticRegression(max_iter=101), LABELS, {}, ValueError, "max_iter must be at most 100"),
