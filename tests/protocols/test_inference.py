@@ -12,7 +12,7 @@ from vfl.crypto.product import LatticeBackend
 from vfl.crypto.product_paillier import PaillierBackend
 from vfl.crypto.ring import RING, Share
 from vfl.errors import InvalidData
-from vfl.protocols import inference
+from vfl.protocols import wide
 from vfl.protocols.arithmetic import Arithmetic
 from vfl.protocols.channel import Channel, Party, memory_pair, run_local
 from vfl.protocols.glm_pairs import Pair
@@ -150,7 +150,7 @@ def test_paillier_gives_the_same() -> None:
 def test_slices_of_columns_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = Problem(300, (2, 5), Bell())
     whole, _ = problem.run()
-    monkeypatch.setattr(inference, "SLICE_ENTRIES", 1300)  # two columns of digits, four vectors
+    monkeypatch.setattr(wide, "SLICE_ENTRIES", 1300)  # two columns of digits, four vectors
     sliced, transcript = problem.run()
     np.testing.assert_allclose(np.vstack(sliced), np.vstack(whole), rtol=1e-3)
     assert len([r for r in transcript.records if r.kind == "product.masked"]) > 20
