@@ -12,6 +12,7 @@ from vfl.choosing import choose
 from vfl.comparing import learner, nobody, noted, opened, round_trip_ms
 from vfl.errors import ConfigError, InvalidData, InvalidIds
 from vfl.identifiers import Duplicates, Key, PreparedIds, held_out, prepare_ids
+from vfl.ledger import Sketch
 from vfl.multiparty import align_with_all
 from vfl.protocols.psi import dh
 from vfl.protocols.psi.multiplicity import exchange_multiplicities
@@ -103,7 +104,9 @@ def _aligned(table: Any, chain: "_Chain", learns: str, protocol: str) -> Any:
     left, matched = np.arange(number_of_rows(table, session.name)), list[NDArray[np.int64]]()
     for number in range(len(chain.keys)):
         ids = chain.prepared(take_rows(table, left) if number else table, number)
-        found = _one_pass(session, ids, _Terms(learns, protocol, chain.duplicates, number, len(chain.keys)))
+        sketches = () if number else chain.sketches(table)
+        terms = _Terms(learns, protocol, chain.duplicates, number, len(chain.keys), sketches)
+        found = _one_pass(session, ids, terms)
         if found is None:
             return None
         matched.append(left[found])
@@ -122,6 +125,7 @@ class _Terms:
     duplicates: str
     number: int
     passes: int
+    sketches: tuple[Sketch, ...] | None
 
 
 @dataclass(frozen=True)
@@ -149,19 +153,24 @@ class _Chain:
         )
         return ids if len(ids.keys) else nobody(ids, self.session.rng)
 
+    def sketches(self, table: Any) -> tuple[Sketch, ...] | None:
+        """Return one sketch of all identifiers, for the ledger; None for one identifier, which needs no other."""
+        if len(self.keys) == 1 or self.session.ledger is None:
+            return None
+        parts = [self.session.ledger.sketch(ids.keys) for ids in self._every(table)]
+        return (sum(parts[1:], parts[0]),)
+
+    def _every(self, table: Any) -> list[PreparedIds]:
+        rest: dict[str, Any] = {
+            "nulls": "drop",
+            "duplicates": "all",
+            "party": self.session.name,
+            "at_least": 0,
+        }
+        return [prepare_ids(table, key.on, normalise=key.normalise, **rest) for key in self.keys]
+
     def _check_all_rows_have_one(self, table: Any) -> None:
-        every = [
-            prepare_ids(
-                table,
-                key.on,
-                normalise=key.normalise,
-                nulls="drop",
-                duplicates="all",
-                party=self.session.name,
-            )
-            for key in self.keys
-        ]
-        have = np.unique(np.concatenate([ids.members for ids in every]))
+        have = np.unique(np.concatenate([ids.members for ids in self._every(table)]))
         lacking = number_of_rows(table, self.session.name) - len(have)
         if lacking:
             raise InvalidIds(
@@ -180,7 +189,7 @@ def _one_pass(session: Session, ids: PreparedIds, terms: _Terms) -> NDArray[np.i
         "learns": terms.learns,
         "identifier": f"{terms.number + 1} of {terms.passes}",
     }
-    begun = opened(session, "align", ids, shared, {"duplicates": terms.duplicates})
+    begun = opened(session, "align", ids, shared, {"duplicates": terms.duplicates}, terms.sketches)
     milliseconds = round_trip_ms(session) if terms.protocol == "auto" else 0.0
     choice = choose(terms.protocol, bucket(len(ids.keys)), begun.theirs, milliseconds, terms.learns)
     session.facts.parameters["intersection protocol"] = f"{choice.protocol}: {choice.reason}"

@@ -4,14 +4,14 @@ Used by :mod:`vfl.alignment` (rows), :mod:`vfl.overlap` (counts, sums, columns, 
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vfl.crypto.rng import Rng
-from vfl.errors import ConfigError
-from vfl.guards import allowed_peer_keys, check_enumeration, check_shapes, shape_of
+from vfl.errors import ConfigError, MalformedMessage
+from vfl.guards import allowed_peer_keys, check_enumeration, check_shapes, read_shapes, shapes_of
 from vfl.identifiers import PreparedIds
 from vfl.ledger import Sketch
 from vfl.protocols.psi.sets import bucket
@@ -20,6 +20,9 @@ from vfl.report.facts import Alignment
 from vfl.session import Session
 
 __all__ = ["Opened", "learner", "nobody", "noted", "opened", "opened_with_all", "round_trip_ms"]
+
+
+SIZE, SHAPES = "padded identifiers", "identifiers look like"
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,19 @@ def opened(
     ids: PreparedIds,
     shared: Mapping[str, object],
     own: Mapping[str, object] | None = None,
-    sketch: Sketch | None = None,
+    sketches: Iterable[Sketch] | None = None,
 ) -> Opened:
-    """Check the ledger, agree on the call and compare what identifiers look like; nothing of theirs has moved then.
+    """Agree on the call, compare what identifiers look like, ask the ledger; nothing of the lists has moved then.
+
+    Parameters
+    ----------
+    sketches : iterable of Sketch, optional
+        What the ledger is asked about instead of `ids`; none if it has been asked.
 
     Raises
     ------
     PolicyRefused
-        By the ledger.
+        By the ledger, or for a list that could be made of guesses.
     ConfigMismatch
         If the parties call differently or normalise otherwise.
     InvalidIds
@@ -76,18 +84,23 @@ def opened(
         If there are several hosts; for these there is :func:`opened_with_all`.
     """
     peer = session.peer
-    (facts,) = _agreed(session, operation, ids, shared, own or {}, sketch)
-    return _examined(session, ids, peer, facts)
+    shapes = shapes_of(ids.keys, len(ids.recipe.names))
+    (facts,) = _agreed(session, operation, ids, shared, {**(own or {}), SHAPES: shapes})
+    begun = _examined(session, ids, peer, shapes, facts)
+    _remembered(session, operation, ids, sketches)
+    return begun
 
 
 def opened_with_all(
     session: Session, operation: str, ids: PreparedIds, shared: Mapping[str, object]
 ) -> tuple[Opened, ...]:
     """Do as :func:`opened` with every peer; the results are in the order of the channels."""
-    told = _agreed(session, operation, ids, shared, {}, None)
-    return tuple(
-        _examined(session, ids, peer, facts) for peer, facts in zip(session.peers, told, strict=True)
-    )
+    shapes = shapes_of(ids.keys, len(ids.recipe.names))
+    told = _agreed(session, operation, ids, shared, {SHAPES: shapes})
+    peers = zip(session.peers, told, strict=True)
+    begun = [_examined(session, ids, peer, shapes, facts) for peer, facts in peers]
+    _remembered(session, operation, ids, None)
+    return tuple(begun)
 
 
 def _agreed(
@@ -96,28 +109,35 @@ def _agreed(
     ids: PreparedIds,
     shared: Mapping[str, object],
     own: Mapping[str, object],
-    sketch: Sketch | None,
 ) -> tuple[dict[str, str], ...]:
-    if session.ledger is not None:
-        whole = session.ledger.sketch(ids.keys) if sketch is None else sketch
-        for peer in session.peer_ids:
-            session.ledger.check(peer, operation, whole, session.policy)
     recipe = {"recipe": ids.recipe, "recipe's self-test": ids.recipe.digest().hex()}
-    mine = {
-        "padded identifiers": bucket(len(ids.keys)),
-        "identifiers look like": shape_of(ids.keys).to_text(),
-        **own,
-    }
+    mine = {SIZE: bucket(len(ids.keys)), **own}
     return session.call(operation, {**recipe, **shared}, mine)
 
 
-def _examined(session: Session, ids: PreparedIds, peer: Peer, facts: Mapping[str, str]) -> Opened:
-    check_shapes(shape_of(ids.keys), facts, session.name, peer.name)
-    theirs = int(facts["padded identifiers"])
-    note = check_enumeration(ids.keys, theirs, peer.name)
+def _examined(
+    session: Session, ids: PreparedIds, peer: Peer, shapes: str, facts: Mapping[str, str]
+) -> Opened:
+    try:
+        theirs, look = int(facts[SIZE]), read_shapes(facts[SHAPES])
+    except (KeyError, TypeError, ValueError):
+        raise MalformedMessage(f"{peer.name} describes its identifiers in an unknown way") from None
+    check_shapes(read_shapes(shapes), look, session.name, peer.name)
+    note = check_enumeration(ids.keys, ids.recipe, theirs, peer.name, session.policy)
     if note is not None and note not in session.facts.notes:
         session.facts.notes.append(note)
     return Opened(allowed_peer_keys(len(ids.keys), session.policy), theirs, facts)
+
+
+def _remembered(
+    session: Session, operation: str, ids: PreparedIds, sketches: Iterable[Sketch] | None
+) -> None:
+    """Ask the ledger, and let it note the list: from here on something may be learned."""
+    if session.ledger is None:
+        return
+    for sketch in [session.ledger.sketch(ids.keys)] if sketches is None else sketches:
+        for peer in session.peer_ids:
+            session.ledger.check(peer, operation, sketch, session.policy)
 
 
 def nobody(ids: PreparedIds, rng: Rng) -> PreparedIds:

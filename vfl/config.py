@@ -95,6 +95,8 @@ class PolicyConfig(Section, frozen=True):
         Most identifiers the peer may bring to an alignment.
     max_size_ratio : int
         Most identifiers the peer may bring for each of this party's.
+    max_domain_share : float
+        Largest share of all telephone numbers or dates of this party's form that the peer may bring.
     max_queries : int
         Most alignments, counts and sums with one peer in 30 days.
     minimum_difference : int
@@ -110,6 +112,7 @@ class PolicyConfig(Section, frozen=True):
     minimum_intersection: Annotated[int, msgspec.Meta(ge=1)] = 10
     max_peer_keys: Annotated[int, msgspec.Meta(ge=1)] = 10_000_000
     max_size_ratio: Annotated[int, msgspec.Meta(ge=1)] = 2000
+    max_domain_share: Annotated[float, msgspec.Meta(gt=0)] = 0.25
     max_queries: Annotated[int, msgspec.Meta(ge=1)] = 50
     minimum_difference: Annotated[int, msgspec.Meta(ge=1)] = 10
     approved_lists: tuple[str, ...] = ()

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from vfl.config import PolicyConfig
 from vfl.crypto.signatures import IdentityKey
 from vfl.errors import ChannelClosed, Deadlock, LocalProtocolError, PeerAborted
@@ -93,6 +95,7 @@ def simulate(
     minimum_intersection: int = 1,
     verbose: int = 0,
     ledger: str | os.PathLike[str] | None = None,
+    policy: PolicyConfig | None = None,
     **parties: Callable[[], Any],
 ) -> Simulation:
     """Run the parties' functions in this process, over the same bytes that a network would carry.
@@ -107,6 +110,8 @@ def simulate(
         1 shows progress.
     ledger : path, optional
         A folder in which each party keeps its run ledger; without it nothing is remembered from run to run.
+    policy : PolicyConfig, optional
+        Further limits of all parties; by default those of a new configuration, with all columns allowed.
     **parties : callable
         Two or more functions without arguments by party name; the first is the guest (label holder), the others are
         hosts.
@@ -123,10 +128,12 @@ def simulate(
     """
     if len(parties) < 2:
         raise LocalProtocolError(f"two parties or more are needed, the guest first; have {len(parties)}")
-    policy = PolicyConfig(
-        accept_leakage=tuple(accept_leakage), columns=("*",), minimum_intersection=minimum_intersection
+    rules = msgspec.structs.replace(
+        policy or PolicyConfig(columns=("*",)),
+        accept_leakage=tuple(accept_leakage),
+        minimum_intersection=minimum_intersection,
     )
-    stage = _Stage(list(parties), policy, verbose, None if ledger is None else Path(ledger))
+    stage = _Stage(list(parties), rules, verbose, None if ledger is None else Path(ledger))
     threads = [
         threading.Thread(target=stage.play, args=(name, act), name=f"vfl {name}")
         for name, act in parties.items()

@@ -145,7 +145,9 @@ class _Run:
             return AlignedFiles((), 0)
         shared = {"protocol": self.protocol, "partitions": self.cut.spec.count}
         own = {"finished": json.dumps(list(done.values())), "duplicates": self.cut.spec.duplicates}
-        begun = opened(session, "align partitions", sample, shared, own, self.cut.sketch)
+        begun = opened(
+            session, "align partitions", sample, shared, own, [self.cut.sketch] if self.cut.sketch else []
+        )
         theirs = json.loads(begun.facts["finished"])
         policies = {self.cut.spec.duplicates, begun.facts["duplicates"]}
         rows = 0

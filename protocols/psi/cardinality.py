@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 
 from vfl.crypto.commutative import element_tags, hide, hide_again, new_key, uncover
 from vfl.crypto.rng import Rng
-from vfl.errors import AlignmentError, MalformedMessage
+from vfl.errors import AlignmentError
 from vfl.protocols.channel import Channel
-from vfl.protocols.psi.exchange import CHUNK, TAGS, Commitment, Opening, check_opening, commit
+from vfl.protocols.psi.exchange import CHUNK, TAGS, Commitment, Opening, check_opening, commit, refuse_echo
 from vfl.protocols.psi.sets import (
     Progress,
     Tags,
@@ -135,8 +135,7 @@ async def receiver(
             for piece in pieces(len(hidden), CHUNK)
         ]
     )
-    if np.array_equal(reordered, hidden):
-        raise MalformedMessage(f"{sender.peer.name} sent the hidden elements back as they came")
+    refuse_echo(hidden, reordered, sender.peer.name)
     progress(len(hidden), 2 * len(hidden))
     width = tag_bytes(len(hidden), theirs)
     own = element_tags(uncover(secret, reordered, "reordered elements"), width)

@@ -30,7 +30,7 @@ from vfl.protocols.channel import Channel
 from vfl.protocols.psi.sets import Progress, Tags, pieces
 from vfl.protocols.wire import Array, Bytes, Declaration, Leakage, Message, Role
 
-__all__ = ["CHUNK", "Blinding", "accept_tags", "answer", "commit", "publish"]
+__all__ = ["CHUNK", "Blinding", "accept_tags", "answer", "commit", "publish", "refuse_echo"]
 
 CHUNK = 1 << 13
 """Elements per message: 256 KiB, some 50 ms of scalar products."""
@@ -134,9 +134,27 @@ class Blinding:
 async def _unblinded(sender: Channel, chunk: Chunk, width: int) -> NDArray[np.uint8]:
     inputs, blinds, sent = chunk
     answer = (await sender.recv(Evaluated, elements=len(inputs))).points
-    if np.array_equal(answer, sent):
-        raise MalformedMessage(f"{sender.peer.name} sent the blinded elements back as they came")
+    refuse_echo(sent, answer, sender.peer.name)
     return finalize(inputs, blinds, answer, width)
+
+
+def refuse_echo(sent: NDArray[np.uint8], received: NDArray[np.uint8], peer: str) -> None:
+    """Refuse an answer that holds an element as it was sent, at any place: the peer's key would be one that all know.
+
+    Parameters
+    ----------
+    sent, received : ndarray of uint8, shapes (n, 32) and (m, 32)
+    peer : str
+        For the error text.
+
+    Raises
+    ------
+    MalformedMessage
+    """
+    words = [np.ascontiguousarray(points).view("<u8")[:, 0] for points in (sent, received)]
+    alike = [points[np.isin(words[i], words[1 - i])] for i, points in enumerate((sent, received))]
+    if {row.tobytes() for row in alike[0]} & {row.tobytes() for row in alike[1]}:
+        raise MalformedMessage(f"{peer} sent elements back as they came")
 
 
 async def answer(receiver: Channel, secret: bytes, count: int, progress: Progress) -> None:

@@ -36,7 +36,7 @@ from vfl.crypto.fresh import FreshCiphertexts
 from vfl.crypto.rng import Rng
 from vfl.errors import EncodingOverflow, MalformedMessage
 from vfl.protocols.channel import Channel
-from vfl.protocols.psi.exchange import CHUNK
+from vfl.protocols.psi.exchange import CHUNK, refuse_echo
 from vfl.protocols.psi.sets import (
     Progress,
     bucket,
@@ -184,6 +184,7 @@ async def counter(
     for piece in pieces(total, CHUNK):
         await owner.send(Members(points=hidden[piece]))
     remembered = await _receive(owner, Remembered, total)
+    refuse_echo(hidden, remembered, owner.peer.name)
     listed = hide_again(secret, await _receive(owner, Listed, theirs), "listed elements")
     progress(total, total)
     width = tag_bytes(total, theirs)

@@ -12,7 +12,7 @@ import vfl
 from tests.support import DeterministicRng
 from vfl.config import PolicyConfig
 from vfl.crypto import oprf
-from vfl.errors import AlignmentError, LeakageWarning, MalformedMessage, PolicyRefused
+from vfl.errors import AlignmentError, ConfigMismatch, LeakageWarning, MalformedMessage, PolicyRefused
 from vfl.guards import allowed_peer_keys, domain_size
 from vfl.ledger import Ledger
 from vfl.protocols.channel import Channel, Party, memory_pair, run_local
@@ -102,6 +102,80 @@ class TestDifferencing:
         with pytest.raises(PolicyRefused, match="differ in about 1 rows"):
             run(self.LIST[1:])
 
+    def test_a_target_added_to_a_file(self, tmp_path: Path) -> None:
+        """Files in partitions are remembered as one list."""
+
+        def files(names: Sequence[str], number: int) -> Any:
+            def act(party: str, held: Sequence[str]) -> Callable[[], Any]:
+                out, work = (tmp_path / f"{party} {number} {name}" for name in ("out", "work"))
+                return lambda: vfl.align_files([table(held)], "id", out, work=work, partitions=2)
+
+            parties: Any = {"bank": act("bank", names), "shop": act("shop", VICTIMS)}
+            return vfl.simulate(ledger=tmp_path, **parties)["bank"].rows
+
+        assert files(self.LIST, 1) == 100
+        assert files(self.LIST, 2) == 100
+        with pytest.raises(PolicyRefused, match="differ in about 1 rows"):
+            files([*self.LIST, "new"], 3)
+
+    def test_several_identifiers_are_one_list(self, tmp_path: Path) -> None:
+        """What is left for the second identifier depends on the peer; the ledger is asked about the whole."""
+        bank, shop = (table(names, other=[f"o {name}" for name in names]) for names in (self.LIST, VICTIMS))
+
+        def align(held: pl.DataFrame) -> int:
+            fallback = [vfl.Key("other")]
+            acts: Any = {
+                "bank": lambda: vfl.align(held, on="id", fallback=fallback),
+                "shop": lambda: vfl.align(shop, on="id", fallback=fallback),
+            }
+            return len(vfl.simulate(ledger=tmp_path, **acts)["bank"])
+
+        assert [align(bank), align(bank)] == [100, 100]
+        assert align(bank[30:]) == 70  # 30 rows fewer, of which none was left for the second identifier
+        with pytest.raises(PolicyRefused, match="differ in about 2 rows"):  # the row had two identifiers
+            align(bank[1:])
+
+    def test_nobody_is_left_for_the_second_identifier(self, tmp_path: Path) -> None:
+        same = table(VICTIMS, other=VICTIMS)
+        for _ in range(2):
+            acts: Any = {
+                name: lambda: vfl.align(same, on="id", fallback=[vfl.Key("other")])
+                for name in ("bank", "shop")
+            }
+            assert len(vfl.simulate(ledger=tmp_path, **acts)["bank"]) == 150
+
+    def test_a_call_that_came_to_nothing_is_no_run(self, tmp_path: Path) -> None:
+        """Nothing was learned if the parties called differently: the list may be put right."""
+        with pytest.raises(ConfigMismatch, match="recipe"):
+            vfl.simulate(
+                bank=lambda: vfl.align(table(self.LIST), on="id"),
+                shop=lambda: vfl.align(table(VICTIMS), on="id", normalise="casefold"),
+                ledger=tmp_path,
+            )
+        assert count(self.LIST[1:], tmp_path) == 99
+
+    def test_a_run_that_broke_off_counts(self, tmp_path: Path) -> None:
+        few = [f"nobody {i}" for i in range(30)]
+        with pytest.raises(AlignmentError, match="at least 10"):
+            vfl.simulate(
+                bank=lambda: vfl.align(table(few), on="id"),
+                shop=lambda: vfl.align(table(VICTIMS), on="id"),
+                minimum_intersection=10,
+                ledger=tmp_path,
+            )
+        with pytest.raises(PolicyRefused, match="differ in about 1 rows"):
+            count(few[1:], tmp_path)
+
+    def test_queries_are_capped_from_call_to_call(self, tmp_path: Path) -> None:
+        acts: Any = {
+            "bank": lambda: vfl.intersection_size(table(self.LIST), on="id"),
+            "shop": lambda: vfl.intersection_size(table(VICTIMS), on="id"),
+        }
+        for _ in range(2):
+            vfl.simulate(ledger=tmp_path, policy=PolicyConfig(max_queries=2), **acts)
+        with pytest.raises(PolicyRefused, match="2 comparisons with this peer in 30 days"):
+            vfl.simulate(ledger=tmp_path, policy=PolicyConfig(max_queries=2), **acts)
+
     def test_an_approved_list_may_differ(self, tmp_path: Path) -> None:
         ledger = Ledger(tmp_path / "l.sqlite")
         keys = [name.encode() for name in self.LIST]
@@ -149,12 +223,58 @@ class TestEnumeration:
 
     def test_control_all_customers_are_found(self) -> None:
         with pytest.warns(LeakageWarning, match="can be guessed: there are about"):
-            assert self.run(self.CUSTOMERS) == sorted(self.CUSTOMERS)
+            found = self.run(self.CUSTOMERS, policy=PolicyConfig(max_domain_share=100.0))
+        assert found == sorted(self.CUSTOMERS)
 
-    def test_a_list_out_of_proportion_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("vfl.guards.bucket", lambda size: 1 if size < 1000 else sets.bucket(size))
+    @pytest.mark.parametrize("customers", [10, 30, 122])
+    def test_a_list_of_guesses_is_refused(self, customers: int) -> None:
+        with pytest.raises(
+            PolicyRefused, match=r"bank brings up to 4,608 of about .* identifiers of this form"
+        ):
+            self.run(self.CUSTOMERS[:customers])
+
+    def test_every_mode_refuses_it(self) -> None:
+        guesses, victims = table(self.NUMBERS), table(self.CUSTOMERS, v=[1.0] * len(self.CUSTOMERS))
+        options: dict[str, Any] = {"on": "id", "normalise": "phone:DE"}
+        calls: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+            "size": (
+                lambda: vfl.intersection_size(guesses, **options),
+                lambda: vfl.intersection_size(victims, **options),
+            ),
+            "sum": (
+                lambda: vfl.intersection_sum(guesses, owner="host", **options),
+                lambda: vfl.intersection_sum(victims, owner="host", columns=["v"], **options),
+            ),
+            "enrich": (
+                lambda: vfl.enrich(guesses, **options),
+                lambda: vfl.enrich(victims, columns=["v"], **options),
+            ),
+            "spine": (lambda: vfl.spine(guesses, **options), lambda: vfl.spine(victims, **options)),
+        }
+        for bank, shop in calls.values():
+            with pytest.raises(PolicyRefused, match="trying them out"):
+                vfl.simulate(bank=bank, shop=shop, accept_leakage=["payload"])
+
+    def test_a_long_list_of_other_identifiers_is_no_enumeration(self) -> None:
+        """Customer numbers of one firm are no public numbering plan: few of them cannot show how many there are."""
+        with pytest.warns(LeakageWarning, match="covers a good part"):
+            result = vfl.simulate(
+                bank=lambda: vfl.align(table([f"K{i:08d}" for i in range(5000)]), on="id"),
+                shop=lambda: vfl.align(table([f"K{i:08d}" for i in range(100, 250)]), on="id"),
+            )
+        assert len(result["shop"]) == 150
+
+    @pytest.mark.parametrize(
+        "policy", [PolicyConfig(max_size_ratio=20), PolicyConfig(max_peer_keys=4000)], ids=["ratio", "most"]
+    )
+    def test_a_list_out_of_proportion_is_refused(self, policy: PolicyConfig) -> None:
+        customers = [f"c{i * 7919}x" for i in range(60)]
         with pytest.raises(AlignmentError, match="enumerate"):
-            self.run(self.CUSTOMERS[:1])
+            vfl.simulate(
+                bank=lambda: vfl.align(table([f"g{i * 7919}x" for i in range(4500)]), on="id"),
+                shop=lambda: vfl.align(table(customers), on="id"),
+                policy=policy,
+            )
 
     def test_the_bounds_of_the_default_policy(self) -> None:
         assert allowed_peer_keys(20, PolicyConfig()) == 64 * 2000
@@ -204,6 +324,25 @@ class TestEcho:
         bank, shop = memory_pair(Party("bank", Role.GUEST), Party("shop", Role.HOST))
         with pytest.raises(MalformedMessage, match="back as they came"):
             run_local(guest=dh.guest(bank, [b"a", b"b"], DeterministicRng(2), 0, 1000), host=echo(shop))
+
+    def test_is_refused_when_only_shuffled_or_cut(self) -> None:
+        """Every single element that comes back as it went is refused, at any place."""
+        rng = DeterministicRng(1)
+        points = oprf.blind([b"%d" % i for i in range(64)], rng)[1]
+        evaluated = oprf.evaluate(oprf.random_key(rng), points)
+
+        async def nearly(guest: Channel) -> None:
+            await guest.send(sets.SetSize(size=64))
+            await guest.recv(sets.SetSize)
+            await guest.send(exchange.Commitment(digest=bytes(32)))
+            sent = (await guest.recv(exchange.Blinded, elements=64)).points
+            mixed = evaluated.copy()
+            mixed[5] = sent[9]
+            await guest.send(exchange.Evaluated(points=mixed))
+
+        bank, shop = memory_pair(Party("bank", Role.GUEST), Party("shop", Role.HOST))
+        with pytest.raises(MalformedMessage, match="back as they came"):
+            run_local(guest=dh.guest(bank, [b"a", b"b"], DeterministicRng(2), 0, 1000), host=nearly(shop))
 
 
 class TestSmallResults:

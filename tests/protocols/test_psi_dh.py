@@ -243,7 +243,7 @@ class TestDeviatingHost:
             ("size", MalformedMessage, "no size bucket"),
             ("commitment", MalformedMessage, "committed"),
             ("repeat", MalformedMessage, "1 tags twice"),
-            ("echo", MalformedMessage, "sent the blinded elements back"),
+            ("echo", MalformedMessage, "sent elements back"),
             ("identity", InvalidPoint, "identity"),
             ("non-canonical", InvalidPoint, "canonical"),
             ("duplicate", InvalidPoint, "repeats"),

@@ -163,6 +163,25 @@ class TestDamage:
         assert len(both(vfl.align, full, full, on="id")["bank"]) == len(numbers)
         assert len(both(vfl.align, short, short, on="id")["bank"]) == len(numbers)
 
+    def test_zeros_lost_in_one_column_of_several(self) -> None:
+        codes, names = [f"{i:05d}" for i in range(1000, 90_000, 111)], ["anna", "bert", "carl"] * 268
+        full = pl.DataFrame({"code": codes, "name": names[: len(codes)]})
+        short = full.with_columns(pl.col("code").cast(pl.Int64))
+        options = {"on": ["code", "name"], "normalise": ["exact", "name"]}
+        with pytest.raises(InvalidIds, match=r"^shop: .*lost the zeros"):
+            both(vfl.align, full, short, **options)
+        assert len(both(vfl.align, full, full, **options)["bank"]) == len(codes)
+
+    def test_zeros_lost_at_one_of_several_hosts(self) -> None:
+        full = pl.DataFrame({"id": [f"{i:06d}" for i in range(5, 3000, 7)]})
+        short = full.with_columns(pl.col("id").cast(pl.Int64))
+        acts: dict[str, Any] = {
+            name: lambda table=table: vfl.align(table, on="id")
+            for name, table in (("bank", full), ("shop", full), ("telco", short))
+        }
+        with pytest.raises(InvalidIds, match=r"^telco: .*lost the zeros"):
+            vfl.simulate(**acts)
+
     @pytest.mark.parametrize(
         ("column", "text"),
         [

@@ -43,8 +43,7 @@ def configuration(setup: Setup) -> str:
     """Return the text of ``<name>.toml`` with every setting explained."""
     name, peer = setup.name, setup.peer
     return f"""\
-# {name}: who takes part, and what may be done. Paths are relative to this file.
-# `vfl check {name}.toml`, run by both parties at the same time, tests all of it.
+# {name}: who takes part, and what may be done. `vfl check {name}.toml` tests it. Paths are relative to this file.
 
 [party]
 # How {peer} and the reports call this party.
@@ -83,6 +82,8 @@ minimum_intersection = 10
 max_peer_keys = 10_000_000
 # Nor with one that brings more than so many for each of this party's: it could be trying out numbers.
 max_size_ratio = 2000
+# Nor, if telephone numbers or dates identify customers, with one that brings more than this share of all there are.
+max_domain_share = 0.25
 # Most alignments, counts and sums with {peer} in 30 days.
 max_queries = 50
 # Two lists compared with {peer} must be the same or differ in at least so many rows: less would single out customers.
