@@ -1,8 +1,9 @@
 """The prime-order group ristretto255: vectors of elements and scalars.
 
 A vector of n elements or scalars is a uint8 array of shape (n, 32), a canonical encoding in every row. The
-arithmetic is libsodium's, in constant time, called on the arrays' memory. Blocks of rows run on all cores:
-the calls release the interpreter lock.
+arithmetic is libsodium's, in constant time, called on the arrays' memory. Processors that multiply 52-bit integers in
+vectors (AVX-512 IFMA) take long vectors eight rows at a time instead (:mod:`vfl.crypto.ristretto_lanes`), with the
+same results. Blocks of rows run on all cores: neither holds the interpreter lock.
 
 Sources: H. de Valence et al., "The ristretto255 and decaf448 Groups", RFC 9496; A. Faz-Hernandez et al.,
 "Hashing to Elliptic Curves", RFC 9380, section 5.3.1 and appendix B. Why this binding:
@@ -33,6 +34,7 @@ __all__ = [
     "Scalars",
     "check_points",
     "expand_message_xmd",
+    "hash_and_multiply",
     "hash_to_group",
     "invert_scalars",
     "multiply",
@@ -47,7 +49,9 @@ Points: TypeAlias = NDArray[np.uint8]
 Scalars: TypeAlias = NDArray[np.uint8]
 
 _WIDE_BYTES = 64  # uniform bytes behind one element or scalar
-_BLOCK_ROWS = 256  # about 10 ms of scalar products: small beside a job, large beside a thread switch
+_BLOCK_ROWS = 256  # some ms of scalar products: small beside a job, large beside a thread switch
+_LANES_FROM = 1024  # rows: below, loading the compiled kernels takes longer than libsodium
+_ZERO_BLOCK = hashlib.sha512(bytes(128))  # what expand_message_xmd hashes first, whatever the message
 
 
 def _function(name: str, pointers: int) -> Callable[..., int]:
@@ -127,9 +131,12 @@ def expand_message_xmd(message: bytes, dst: bytes, size: int) -> bytes:
     if blocks > 255 or len(dst) > 255:
         raise ValueError(f"at most 16320 bytes under a tag of at most 255, not {size} under {len(dst)}")
     tag = dst + bytes([len(dst)])
-    first = hashlib.sha512(bytes(128) + message + size.to_bytes(2, "big") + b"\0" + tag).digest()
-    digest, out = bytes(64), b""
-    for index in range(1, blocks + 1):
+    hashed = _ZERO_BLOCK.copy()
+    hashed.update(message + size.to_bytes(2, "big") + b"\0" + tag)
+    first = hashed.digest()
+    digest = hashlib.sha512(first + b"\1" + tag).digest()
+    out = digest
+    for index in range(2, blocks + 1):
         mixed = int.from_bytes(first, "big") ^ int.from_bytes(digest, "big")
         digest = hashlib.sha512(mixed.to_bytes(64, "big") + bytes([index]) + tag).digest()
         out += digest
@@ -141,18 +148,60 @@ def hash_to_group(messages: Sequence[bytes], dst: bytes) -> Points:
 
     Nobody knows their discrete logarithms. `dst` is the domain separation tag (at most 255 bytes).
     """
+    if _uses_lanes(len(messages)):
+        return _hash_by_lanes(messages, dst, np.empty((0, SCALAR_BYTES), np.uint8))
     elements = np.empty((len(messages), ELEMENT_BYTES), dtype=np.uint8)
     out = elements.ctypes.data
 
     def block(rows: range) -> None:
-        expanded = [expand_message_xmd(messages[row], dst, _WIDE_BYTES) for row in rows]
-        wide = np.frombuffer(b"".join(expanded), dtype=np.uint8)
+        wide = _uniform(messages, dst, rows)
         source = wide.ctypes.data
         for index, row in enumerate(rows):
             _from_hash(out + ELEMENT_BYTES * row, source + _WIDE_BYTES * index)
 
     _in_blocks(len(messages), block)
     return elements
+
+
+def hash_and_multiply(messages: Sequence[bytes], dst: bytes, scalars: Scalars | bytes) -> Points:
+    """Return scalar products of what messages hash to: :func:`multiply` of :func:`hash_to_group`, in one step.
+
+    Raises
+    ------
+    InvalidPoint
+        If a scalar is zero or not below the order.
+    """
+    if not _uses_lanes(len(messages)):
+        return multiply(hash_to_group(messages, dst), scalars)
+    factors, _ = _factors(scalars, len(messages))
+    return _hash_by_lanes(messages, dst, factors)
+
+
+def _uniform(messages: Sequence[bytes], dst: bytes, rows: range) -> NDArray[np.uint8]:
+    expanded = [expand_message_xmd(messages[row], dst, _WIDE_BYTES) for row in rows]
+    return np.frombuffer(b"".join(expanded), dtype=np.uint8)
+
+
+def _uses_lanes(rows: int) -> bool:
+    if rows < _LANES_FROM:
+        return False
+    from vfl.crypto import ristretto_field  # numba takes a second to load
+
+    return ristretto_field.available()
+
+
+def _hash_by_lanes(messages: Sequence[bytes], dst: bytes, factors: Scalars) -> Points:
+    from vfl.crypto import ristretto_lanes as lanes
+
+    out, digits = np.empty((len(messages), 4), np.uint64), lanes.signed_digits(factors)
+
+    def block(rows: range) -> None:
+        wide = _uniform(messages, dst, rows).view("<u8").reshape(len(rows), -1)
+        own = digits[rows.start : rows.stop] if len(digits) == len(out) else digits
+        lanes.hash_rows(out[rows.start : rows.stop], wide, own, 0, len(rows))
+
+    _in_blocks(len(messages), block)
+    return out.view(np.uint8)
 
 
 def multiply(points: Points, scalars: Scalars | bytes) -> Points:
@@ -172,12 +221,9 @@ def multiply(points: Points, scalars: Scalars | bytes) -> Points:
         not below the order.
     """
     points = _rows(points, "elements")
-    if isinstance(scalars, bytes):
-        factors, step = _scalar_rows(np.frombuffer(scalars, dtype=np.uint8).reshape(1, -1)), 0
-    else:
-        factors, step = _scalar_rows(scalars), SCALAR_BYTES
-        if len(factors) != len(points):
-            raise InvalidPoint(f"{len(factors)} scalars for {len(points)} elements")
+    factors, step = _factors(scalars, len(points))
+    if _uses_lanes(len(points)):
+        return _multiply_by_lanes(points, factors)
     products = np.empty_like(points)
     out, given, factor = products.ctypes.data, points.ctypes.data, factors.ctypes.data
 
@@ -189,6 +235,27 @@ def multiply(points: Points, scalars: Scalars | bytes) -> Points:
 
     _in_blocks(len(points), block)
     return products
+
+
+def _factors(scalars: Scalars | bytes, count: int) -> tuple[Scalars, int]:
+    """Return scalars as rows, and the bytes from the factor of one element to that of the next."""
+    if isinstance(scalars, bytes):
+        return _scalar_rows(np.frombuffer(scalars, dtype=np.uint8).reshape(1, -1)), 0
+    factors = _scalar_rows(scalars)
+    if len(factors) != count:
+        raise InvalidPoint(f"{len(factors)} scalars for {count} elements")
+    return factors, SCALAR_BYTES
+
+
+def _multiply_by_lanes(points: Points, factors: Scalars) -> Points:
+    from vfl.crypto import ristretto_lanes as lanes
+
+    out, bad = np.empty((len(points), 4), np.uint64), np.zeros(len(points), np.uint8)
+    given, digits = points.view("<u8"), lanes.signed_digits(factors)
+    _in_blocks(len(points), lambda rows: lanes.multiply_rows(out, given, digits, bad, rows.start, rows.stop))
+    for row in np.flatnonzero(bad):
+        raise InvalidPoint(f"element {row} of {len(points)} is the identity or not canonical")
+    return out.view(np.uint8)
 
 
 def check_points(received: bytes | NDArray[np.uint8], what: str) -> Points:
@@ -216,6 +283,9 @@ def check_points(received: bytes | NDArray[np.uint8], what: str) -> Points:
     if len(identities):
         raise InvalidPoint(f"{what}: element {identities[0]} {of} is the identity")
     _check_distinct(points, what)
+    if _uses_lanes(len(points)):
+        _check_by_lanes(points, what)
+        return points
     start = points.ctypes.data
 
     def block(rows: range) -> None:
@@ -225,6 +295,15 @@ def check_points(received: bytes | NDArray[np.uint8], what: str) -> Points:
 
     _in_blocks(len(points), block)
     return points
+
+
+def _check_by_lanes(points: Points, what: str) -> None:
+    from vfl.crypto import ristretto_lanes as lanes
+
+    given, bad = points.view("<u8"), np.zeros(len(points), np.uint8)
+    _in_blocks(len(points), lambda rows: lanes.check_rows(given, bad, rows.start, rows.stop))
+    for row in np.flatnonzero(bad):
+        raise InvalidPoint(f"{what}: element {row} of {len(points)} is not a canonical encoding")
 
 
 def _rows(array: NDArray[np.uint8], what: str) -> NDArray[np.uint8]:

@@ -28,7 +28,7 @@ from vfl.crypto.group import (
     Points,
     Scalars,
     check_points,
-    hash_to_group,
+    hash_and_multiply,
     invert_scalars,
     multiply,
     random_scalars,
@@ -85,7 +85,7 @@ def blind(inputs: Sequence[bytes], rng: Rng) -> tuple[Scalars, Points]:
 def blind_with(inputs: Sequence[bytes], blinds: Scalars) -> Points:
     """Return the blinded elements of the inputs under given blinds: the pure half of :func:`blind`."""
     _check_inputs(inputs)
-    return multiply(hash_to_group(inputs, _HASH_TO_GROUP), blinds)
+    return hash_and_multiply(inputs, _HASH_TO_GROUP, blinds)
 
 
 def evaluate(key: bytes, blinded: bytes | Points) -> Points:
@@ -145,7 +145,7 @@ def evaluate_directly(
     """
     _check_inputs(inputs)
     _check_tag_bytes(tag_bytes)
-    return _outputs(inputs, multiply(hash_to_group(inputs, _HASH_TO_GROUP), key), tag_bytes)
+    return _outputs(inputs, hash_and_multiply(inputs, _HASH_TO_GROUP, key), tag_bytes)
 
 
 def _outputs(inputs: Sequence[bytes], elements: Points, tag_bytes: int) -> NDArray[np.uint8]:

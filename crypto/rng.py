@@ -12,7 +12,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms
 from numpy.typing import NDArray
 
-__all__ = ["Rng", "SystemRng"]
+__all__ = ["Rng", "SystemRng", "agreed_permutation"]
 
 
 class Rng(abc.ABC):
@@ -74,3 +74,13 @@ class SystemRng(Rng):
             self._reseed()
         self._left -= size
         return self._stream.update(bytes(size))
+
+
+def agreed_permutation(seed: bytes, size: int) -> NDArray[np.int64]:
+    """Return the permutation of range(`size`) that a seed of 32 bytes stands for: the same for all who know it.
+
+    The order of 64-bit words of ChaCha20 under the seed; that two words are equal has probability below `size`^2 2^-65.
+    """
+    stream = Cipher(algorithms.ChaCha20(seed, bytes(16)), mode=None).encryptor()
+    words = np.frombuffer(stream.update(bytes(8 * size)), dtype="<u8")
+    return np.argsort(words, kind="stable").astype(np.int64)

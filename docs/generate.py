@@ -38,10 +38,21 @@ RECEIVERS = {
     Role.EITHER: "both",
 }
 SENDERS = {Role.EITHER: "both"}
-TELLING = (Leakage.INTERSECTION, Leakage.SCORE, Leakage.GRADIENT)
+TELLING = (Leakage.INTERSECTION, Leakage.PAYLOAD, Leakage.SCORE, Leakage.GRADIENT)
 HORIZONTAL = (Role.AGGREGATOR, Role.CLIENT)  # not part of a session of two
+CALLS = {
+    "cardinality": "in `vfl.intersection_size`",
+    "dh": "in `vfl.align`",
+    "exchange": "in `vfl.align`",
+    "multi": "in `vfl.align` with several hosts",
+    "multiplicity": 'in `vfl.align(duplicates="all")`',
+    "sets": "in `vfl.align`",
+    "payload": "in `vfl.intersection_sum`",
+    "spine": "in `vfl.spine`",
+    "vole": "in `vfl.align`",
+}
 TAG_BYTES = 16
-FIRST = ["session", "psi", "product", "glm", "inference", "gradient", "secagg"]
+FIRST = ["session", "psi", "product", "glm", "inference", "gradient", "secagg", "ckks"]
 
 
 def messages(protocol: str = "") -> list[type[Message]]:
@@ -96,21 +107,22 @@ def leakage() -> str:
     return table(["message", "from", "to", "class", "what it reveals to its receiver"], rows)
 
 
+def when(kind: type[Message]) -> str:
+    """Return in which calls a message is sent."""
+    if kind.declaration.leakage in OPT_IN:
+        return f'only with `accept_leakage = ["{kind.declaration.leakage}"]` on both sides'
+    return CALLS.get(kind.__module__.rpartition(".")[2], "always")
+
+
 def summary() -> str:
     """The messages of a session of two that tell their receiver something about customers, and how many do not."""
     ours = [kind for kind in messages() if kind.declaration.sender not in HORIZONTAL]
     telling = [kind for kind in ours if kind.declaration.leakage in TELLING]
-    rows = [
-        [
-            RECEIVERS[said.sender],
-            reveals(kind),
-            f"`{said.name}`",
-            f'only with `accept_leakage = ["{said.leakage}"]` on both sides'
-            if said.leakage in OPT_IN
-            else "always",
-        ]
-        for kind, said in ((kind, kind.declaration) for kind in telling)
-    ]
+    found: dict[tuple[str, str, str], list[str]] = {}  # messages that tell the same, on one line
+    for kind in telling:
+        line = (RECEIVERS[kind.declaration.sender], reveals(kind), when(kind))
+        found.setdefault(line, []).append(f"`{kind.declaration.name}`")
+    rows = [[who, what, ", ".join(names), then] for (who, what, then), names in found.items()]
     rest = [kind.declaration.leakage for kind in ours if kind.declaration.leakage not in TELLING]
     classes = ", ".join(f"{rest.count(leak)} {leak}" for leak in Leakage if leak in rest)
     rows.append(
@@ -308,6 +320,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "links": links,
     "inference": of_protocol("inference"),
     "secagg": of_protocol("secagg"),
+    "ckks": of_protocol("ckks"),
     "configuration": configuration,
     "job": job_file,
     "parameters": parameters,

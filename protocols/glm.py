@@ -191,10 +191,8 @@ async def guest(
         if not stop:
             residuals = await _residuals(first, scores, plan, labels)
     await _check_range(first, scores, plan)
-    weights = await _exchange_weights(pairs, plan)
-    return replace(
-        fit, weights=weights, variances=await _variances(pair, scores, labels, penalty, directions)
-    )
+    fit = replace(fit, weights=await _exchange_weights(pairs, plan))
+    return replace(fit, variances=await _variances(pair, scores, labels, penalty, directions))
 
 
 async def _look(pairs: Sequence[Shared], residuals: Share, ways: Sequence[Steering], fit: Fit) -> None:

@@ -103,6 +103,13 @@ class Plan:
                 f"standard errors of {sum(self.columns)} columns in all, the intercept included, and {self.rows} rows: "
                 f"{inference_plan.MOST_COLUMNS} columns at most, and fewer than rows; train with inference=False"
             )
+        products = self.iterations * (self.iterations + 1) // 2
+        opened = products + inference_plan.opened(self.columns[0])
+        if opened > self.rows * self.columns[1]:
+            raise InvalidData(
+                f"{self.iterations} iterations and standard errors open up to {opened} numbers to the guest, more than "
+                f"the host has values ({self.rows} x {self.columns[1]}): lower max_iter, or train with inference=False"
+            )
 
     @property
     def scored(self) -> int:

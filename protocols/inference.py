@@ -29,21 +29,19 @@ Sources: McCullagh, Nelder, "Generalized Linear Models", 1989, sections 2.5 and 
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vfl.crypto.product import Product
-from vfl.crypto.ring import MATRIX_BITS, RING, Share
-from vfl.protocols.arithmetic import Arithmetic
+from vfl.crypto.ring import RING, Share
+from vfl.protocols import wide
 from vfl.protocols.glm_pairs import Pair
-from vfl.protocols.glm_plan import LARGEST_ENTRY, WEIGHTING_BITS, Labels, Plan
+from vfl.protocols.glm_plan import WEIGHTING_BITS, Labels, Plan
 from vfl.protocols.inference_plan import DIAGONAL_BITS, FACTOR_BITS, FISHER_BITS, INVERSE_BITS, UNIT_BITS
 from vfl.protocols.inverse import inverse, mirrored, upper
-from vfl.protocols.product import Masked, Vector, exchange
+from vfl.protocols.product import exchange
 from vfl.protocols.span import total
 from vfl.protocols.wire import Array, Declaration, Leakage, Message, Role
 
@@ -52,8 +50,6 @@ __all__ = ["Wanted", "variances"]
 FloatArray = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Residues = NDArray[np.uint32]
-SLICE_ENTRIES = 1 << 22
-"""Of a matrix that are prepared at a time, 28 bytes each."""
 
 
 class Dispersion(Message, frozen=True, kw_only=True):
@@ -166,7 +162,7 @@ async def _information(pair: Pair, slopes: Share, penalty: FloatArray) -> Share:
         return integers[:, rows[part]] * integers[:, columns[part]]
 
     counts = (own * (own + 1) // 2, other * (other + 1) // 2)
-    mine, theirs = await _wide(pair.arithmetic, pairs, counts, (slopes, slopes))
+    mine, theirs = await wide.backward(pair.arithmetic, pairs, counts, (slopes, slopes))
     guests, hosts = (theirs, mine) if party else (mine, theirs)
     matrix = RING.zeros(sum(plan.columns), sum(plan.columns))
     cut = plan.columns[0]
@@ -190,7 +186,7 @@ def _columns(pair: Pair) -> tuple[int, int]:
 async def _between(pair: Pair, slopes: Share) -> Share:
     """Return the share of A^T W B, not truncated: (L, guest columns, host columns)."""
     own, other = _columns(pair)
-    height, width = pair.plan.height(0), max(1, SLICE_ENTRIES // pair.plan.rows)
+    height, width = pair.plan.height(0), max(1, wide.SLICE_ENTRIES // pair.plan.rows)
     arithmetic, backend = pair.arithmetic, pair.arithmetic.backend
     opened, kept = [], []
     for start in range(0, max(own, other), width):
@@ -229,7 +225,7 @@ async def _own_variances(
     rows, columns = np.triu_indices(own)
     squares = np.where(rows == columns, 1, 2)[:, None] * units.T[rows] * units.T[columns]
     vectors = (blocks[1], blocks[0]) if arithmetic.party else blocks
-    mine, theirs = await _wide(arithmetic, lambda part: squares[:, part], (own, other), vectors)
+    mine, theirs = await wide.backward(arithmetic, lambda part: squares[:, part], (own, other), vectors)
     diagonals = np.concatenate((theirs, mine) if arithmetic.party else (mine, theirs), axis=1)
     diagonals = arithmetic.truncate(diagonals, 2 * UNIT_BITS + INVERSE_BITS - DIAGONAL_BITS)
     encoded = None
@@ -242,77 +238,3 @@ async def _own_variances(
     received = (await arithmetic.peer.recv(Variances, directions=own)).share
     opened = RING.decode(RING.add(np.ascontiguousarray(share), received), FACTOR_BITS)
     return np.asarray(np.maximum(opened, 0.0) * lengths**2)
-
-
-async def _wide(
-    arithmetic: Arithmetic,
-    matrix: Callable[[slice], Integers],
-    counts: tuple[int, int],
-    vectors: tuple[Share, Share],
-) -> tuple[Share, Share]:
-    """Return the shares of M^T x for this party's matrix and for the peer's, of entries below 2^39, slice by slice.
-
-    Parameters
-    ----------
-    arithmetic : Arithmetic
-    matrix : callable
-        slice of columns -> integers, shape (n, columns)
-    counts : tuple of int
-        Columns of this party's matrix, and of the peer's.
-    vectors : tuple of Share, shapes (L, n) and (L, n')
-        This party's share of what its own matrix multiplies, and of what the peer's does.
-    """
-    own, other = (_Slices(count, vector.shape[1]) for count, vector in zip(counts, vectors, strict=True))
-    backend, rng, peer = arithmetic.backend, arithmetic.rng, arithmetic.peer
-    held, owned = other.product(arithmetic), own.product(arithmetic)
-    await peer.send(Vector(v=held.encrypt(vectors[1][:, :, None], rng)))
-    received = (await peer.recv(Vector, vector_bytes=owned.vector_bytes)).v
-    kept, opened = [], []
-    for place in range(max(own.number, other.number)):
-        if place < own.number:
-            prepared = backend.prepare(_digits(matrix(own.part(place)), own.width), LARGEST_ENTRY)
-            masked, share = owned.evaluate(received, prepared.operand, rng)
-            await peer.send(Masked(v=masked))
-            kept.append(RING.add(share, RING.backward(prepared.integers, vectors[0][:, :, None])))
-        if place < other.number:
-            opened.append(held.open((await peer.recv(Masked, product_bytes=held.product_bytes)).v))
-    return own.join(kept), other.join(opened)
-
-
-@dataclass(frozen=True)
-class _Slices:
-    """How a matrix of two digits an entry is cut: slices of equal width, so that one ciphertext serves all."""
-
-    columns: int
-    rows: int
-
-    @property
-    def width(self) -> int:
-        return min(self.columns, max(1, SLICE_ENTRIES // (2 * self.rows)))
-
-    @property
-    def number(self) -> int:
-        return -(-self.columns // self.width)
-
-    def part(self, place: int) -> slice:
-        return slice(place * self.width, min((place + 1) * self.width, self.columns))
-
-    def product(self, arithmetic: Arithmetic) -> Product:
-        return arithmetic.backend.backward(self.rows, 2 * self.width, 1)
-
-    def join(self, parts: list[Share]) -> Share:
-        """Put slices and digits together: (L, 2 width, 1) each to (L, columns)."""
-        low, high = (
-            np.concatenate([part[:, half, 0] for part in parts], axis=1)[:, : self.columns]
-            for half in (slice(0, self.width), slice(self.width, None))
-        )
-        return RING.add(low, RING.scale(high, 1 << MATRIX_BITS))
-
-
-def _digits(values: Integers, width: int) -> NDArray[np.int32]:
-    """Return the lower, signed digits of integers and then the higher ones, each filled up to a width."""
-    high = (values + (1 << MATRIX_BITS - 1)) >> MATRIX_BITS
-    out = np.zeros((len(values), 2 * width), np.int32)
-    out[:, : values.shape[1]] = values - (high << MATRIX_BITS)
-    out[:, width : width + values.shape[1]] = high
-    return out

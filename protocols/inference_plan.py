@@ -14,6 +14,7 @@ __all__ = [
     "REST_BITS",
     "SCALE_BITS",
     "UNIT_BITS",
+    "opened",
     "truncations",
 ]
 
@@ -31,6 +32,12 @@ DIAGONAL_BITS = 13  # their variances, before the guest's factor
 FACTOR_BITS = 30
 _MARGIN_BITS = 5  # of the information matrix and of the guest's factor over one
 _RESIDUAL_MARGIN = 8  # of a slope and of a residual
+
+
+def opened(columns: int) -> int:
+    """Return how many numbers are opened to a guest of so many columns, for one target, at most."""
+    moments, dispersion = 2, 1
+    return moments + dispersion + MOST_ROUNDS + columns
 
 
 def truncations(

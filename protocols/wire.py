@@ -59,7 +59,8 @@ class Leakage(enum.StrEnum):
     PUBLIC = "public"  # agreed parameters, sizes, keys, proofs
     CIPHERTEXT = "ciphertext"  # fresh ciphertexts: their number alone
     UNIFORM = "uniform"  # one-time-padded or blinded values: their number alone
-    INTERSECTION = "intersection"  # which customers are common
+    INTERSECTION = "intersection"  # which customers are common, or how many
+    PAYLOAD = "payload"  # agreed columns of the common customers, as they are
     RESULT = "result"  # what the call was made for: the scores of the rows that are scored
     SCORE = "score"  # a party's part of each row's score
     GRADIENT = "gradient"  # a party's own gradient, as an aggregate over a batch
@@ -67,7 +68,7 @@ class Leakage(enum.StrEnum):
     CONTROL = "control"  # continue, stop, done
 
 
-OPT_IN = frozenset({Leakage.SCORE, Leakage.GRADIENT})
+OPT_IN = frozenset({Leakage.PAYLOAD, Leakage.SCORE, Leakage.GRADIENT})
 """Classes that both parties' configurations must name in ``accept_leakage``."""
 
 

@@ -12,31 +12,41 @@ if TYPE_CHECKING:
     from vfl.aggregation import secure_mean, secure_statistics, secure_sum
     from vfl.alignment import align, train_test_split
     from vfl.data import read_table
+    from vfl.identifiers import Key
     from vfl.linear import LinearRegression, LogisticRegression
     from vfl.membership import aggregate, join
     from vfl.model import load
     from vfl.outcome import record_metrics
+    from vfl.overlap import Spine, enrich, intersection_size, intersection_sum, spine
     from vfl.privacy import ClientPrivacy
     from vfl.rehearsal import simulate_cohort
     from vfl.session import Session, connect, current
     from vfl.simulation import Simulation, simulate
+    from vfl.streaming import AlignedFiles, align_files
     from vfl.tweedie import GammaRegressor, PoissonRegressor, TweedieRegressor
 
 __all__ = [
+    "AlignedFiles",
     "ClientPrivacy",
     "GammaRegressor",
+    "Key",
     "LinearRegression",
     "LogisticRegression",
     "PoissonRegressor",
     "Session",
     "Simulated",
     "Simulation",
+    "Spine",
     "TweedieRegressor",
     "__version__",
     "aggregate",
     "align",
+    "align_files",
     "connect",
     "current",
+    "enrich",
+    "intersection_size",
+    "intersection_sum",
     "join",
     "load",
     "read_table",
@@ -46,12 +56,15 @@ __all__ = [
     "secure_sum",
     "simulate",
     "simulate_cohort",
+    "spine",
     "train_test_split",
 ]
 
 _HOMES = {
     "GammaRegressor": "tweedie",
+    "AlignedFiles": "streaming",
     "ClientPrivacy": "privacy",
+    "Key": "identifiers",
     "LinearRegression": "linear",
     "LogisticRegression": "linear",
     "PoissonRegressor": "tweedie",
@@ -59,10 +72,15 @@ _HOMES = {
     "Simulated": "adapter",
     "Simulation": "simulation",
     "TweedieRegressor": "tweedie",
+    "Spine": "overlap",
     "aggregate": "membership",
     "align": "alignment",
+    "align_files": "streaming",
     "connect": "session",
     "current": "session",
+    "enrich": "overlap",
+    "intersection_size": "overlap",
+    "intersection_sum": "overlap",
     "join": "membership",
     "load": "model",
     "read_table": "data",
@@ -72,6 +90,7 @@ _HOMES = {
     "secure_sum": "aggregation",
     "simulate": "simulation",
     "simulate_cohort": "rehearsal",
+    "spine": "overlap",
     "train_test_split": "alignment",
 }
 

@@ -93,12 +93,30 @@ class PolicyConfig(Section, frozen=True):
         Fewest common customers that an alignment may reveal.
     max_peer_keys : int
         Most identifiers the peer may bring to an alignment.
+    max_size_ratio : int
+        Most identifiers the peer may bring for each of this party's.
+    max_domain_share : float
+        Largest share of all telephone numbers or dates of this party's form that the peer may bring.
+    max_queries : int
+        Most alignments, counts and sums with one peer in 30 days.
+    minimum_difference : int
+        In how many rows two lists compared with one peer must differ at least, if they are not the same.
+    approved_lists : tuple of str
+        Lists that may differ in fewer, by the name that the refusal gives.
+    ledger : str
+        The file that remembers them: see :mod:`vfl.ledger`.
     """
 
     accept_leakage: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     minimum_intersection: Annotated[int, msgspec.Meta(ge=1)] = 10
     max_peer_keys: Annotated[int, msgspec.Meta(ge=1)] = 10_000_000
+    max_size_ratio: Annotated[int, msgspec.Meta(ge=1)] = 2000
+    max_domain_share: Annotated[float, msgspec.Meta(gt=0)] = 0.25
+    max_queries: Annotated[int, msgspec.Meta(ge=1)] = 50
+    minimum_difference: Annotated[int, msgspec.Meta(ge=1)] = 10
+    approved_lists: tuple[str, ...] = ()
+    ledger: str = "ledger.sqlite"
 
 
 class RunConfig(Section, frozen=True):

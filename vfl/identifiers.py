@@ -9,18 +9,23 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vfl.crypto.rng import SystemRng
 from vfl.errors import ConfigError, DuplicateIds, InvalidIds
 from vfl.recipes import LONGEST, Recipe, canonical_value, joined, recipe
-from vfl.tables import Table, as_frame, columns_of, listed, take_columns
+from vfl.tables import Table, as_frame, columns_of, listed, number_of_rows, take_columns
 
-__all__ = ["PreparedIds", "Recipe", "held_out", "prepare_ids", "recipe"]
+if TYPE_CHECKING:
+    from vfl.crypto.digests import Packed  # compiled functions, loaded when they are needed
+
+__all__ = ["Duplicates", "Key", "PreparedIds", "Recipe", "held_out", "prepare_ids", "recipe"]
 
 # 4915112345678.0 or 4.91511E+12: an identifier that a spreadsheet or a null in its column made a float.
+QUICK = 20_000  # rows: below, the compiled functions are not worth loading
 FLOAT = re.compile(r"[0-9]+\.0+|[0-9]+([.,][0-9]+)?[eE]\+[0-9]+|[0-9]+[.,][0-9]+[eE][0-9]+")
 
 
@@ -30,21 +35,78 @@ class PreparedIds:
 
     Attributes
     ----------
-    keys : list of bytes
+    keys : list of bytes, or Packed
         Canonical identifiers, all different.
     rows : ndarray of int64, shape (len(keys),)
-        Row of the table that each key stands for, ascending, counted from 0.
+        Row of the table that each key stands for, counted from 0; the first one under ``duplicates="all"``.
     recipe : Recipe
         How they were normalised.
-    empty, repeated : int
-        Rows left out because their identifier was empty, or stood in an earlier row.
+    empty : int
+        Rows left out because their identifier was empty.
+    left_out : ndarray of int64
+        Rows left out because their identifier stood in another row too.
+    members : ndarray of int64, shape (rows kept,)
+        Rows of the first key, then those of the second, and so on.
+    counts : ndarray of int64, shape (len(keys),)
+        How many each key has; 1 except under ``duplicates="all"``.
     """
 
-    keys: list[bytes]
+    keys: "list[bytes] | Packed"
     rows: NDArray[np.int64]
     recipe: Recipe
     empty: int
-    repeated: int
+    left_out: NDArray[np.int64]
+    members: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+    @property
+    def repeated(self) -> int:
+        """Number of rows left out because their identifier stood in another row too."""
+        return len(self.left_out)
+
+    @property
+    def listed(self) -> list[bytes]:
+        """The canonical identifiers as a list."""
+        return self.keys if isinstance(self.keys, list) else [self.keys[i] for i in range(len(self.keys))]
+
+    def expanded(
+        self, chosen: NDArray[np.int64], theirs: NDArray[np.int64], *, outer: bool
+    ) -> NDArray[np.int64]:
+        """Return the rows of all pairs of own and peer's rows of the chosen keys, key by key.
+
+        Parameters
+        ----------
+        chosen : ndarray of int64
+            Positions of common keys.
+        theirs : ndarray of int64
+            The peer's rows for each.
+        outer : bool
+            True: each own row stands as often as the peer has rows, before the next; the peer does the other.
+        """
+        starts = np.cumsum(self.counts) - self.counts
+        parts = []
+        for key, times in zip(chosen.tolist(), theirs.tolist(), strict=True):
+            rows = self.members[starts[key] : starts[key] + self.counts[key]]
+            parts.append(np.repeat(rows, times) if outer else np.tile(rows, times))
+        return np.concatenate([np.empty(0, np.int64), *parts])
+
+
+@dataclass(frozen=True)
+class Key:
+    """One way to identify a customer: columns, and the recipes that write them alike.
+
+    Attributes
+    ----------
+    on : str or tuple of str
+    normalise : str or tuple of str
+    """
+
+    on: str | tuple[str, ...]
+    normalise: str | tuple[str, ...] = "exact"
+
+
+Duplicates = Literal["error", "first", "last", "drop", "all"]
+"""What happens to rows that share an identifier: see :func:`prepare_ids`."""
 
 
 def prepare_ids(
@@ -53,26 +115,28 @@ def prepare_ids(
     *,
     normalise: str | Sequence[str] = "exact",
     nulls: Literal["error", "drop"] = "error",
-    duplicates: Literal["error", "first"] = "error",
+    duplicates: Duplicates = "error",
     party: str,
+    at_least: int = 1,
 ) -> PreparedIds:
     """Return the normalised identifiers of `table`.
 
     Parameters
     ----------
     table : table
-        Holds the columns `on`.
     on : str or sequence of str
-        Identifier column, or several that identify a customer together. Their names may differ between the
-        parties, their order may not.
+        Identifier column, or several that identify a customer together, in the same order at both parties.
     normalise : str or sequence of str
         Recipe for all columns, or one for each.
     nulls : {"error", "drop"}
         What to do with rows whose identifier is null or empty in any column.
-    duplicates : {"error", "first"}
-        What to do with rows whose identifier stands in an earlier row, after normalisation.
+    duplicates : {"error", "first", "last", "drop", "all"}
+        What to do with rows that share an identifier after normalisation: refuse, keep the first or the last of them,
+        leave all of them out, or keep all of them.
     party : str
-        Name of this party, for error texts.
+        For error texts.
+    at_least : int
+        Fewest identifiers that must remain.
 
     Raises
     ------
@@ -81,28 +145,71 @@ def prepare_ids(
         have been lost; values that do not read as the recipe says; more than 1,024 bytes; none left.
     DuplicateIds
         Repeated identifiers under ``duplicates="error"``.
-    SchemaMismatch
-        `table` lacks a column.
-    ConfigError
-        An unknown recipe or policy.
+    SchemaMismatch, ConfigError
+        `table` lacks a column; a recipe or policy is unknown.
     """
     _check_policy("nulls", nulls, ("error", "drop"))
-    _check_policy("duplicates", duplicates, ("error", "first"))
+    _check_policy("duplicates", duplicates, get_args(Duplicates))
+    if (quick := _quickly(table, on, normalise, party)) is not None:
+        return quick
     chosen, keys = _keys(table, on, normalise, party)
     kept = [row for row, key in enumerate(keys) if key]
     empty = len(keys) - len(kept)
     if empty and nulls == "error":
         rows = _rows([row for row, key in enumerate(keys) if not key])
         raise InvalidIds(f'{party}: {empty} identifiers are empty ({rows}); fill them or pass nulls="drop"')
-    if not kept:
+    if len(kept) < at_least:
         raise InvalidIds(f"{party}: no row has an identifier in {_named(on)}")
-    first: dict[bytes, int] = {}
+    groups = _grouped(keys, kept, duplicates, chosen, party)
+    if len(groups) < at_least:
+        raise InvalidIds(f"{party}: every identifier in {_named(on)} is repeated, and those rows are dropped")
+    members = np.array([row for rows in groups.values() for row in rows], dtype=np.int64)
+    counts = np.array([len(rows) for rows in groups.values()], dtype=np.int64)
+    first = members[np.cumsum(counts) - counts]
+    left_out = np.setdiff1d(np.array(kept, dtype=np.int64), members)
+    return PreparedIds(list(groups), first, chosen, empty, left_out, members, counts)
+
+
+def _grouped(
+    keys: list[bytes], kept: list[int], duplicates: str, chosen: Recipe, party: str
+) -> dict[bytes, list[int]]:
+    """Return the rows of each identifier, in the order of first appearance, under the policy."""
+    groups: dict[bytes, list[int]] = {}
     for row in kept:
-        first.setdefault(keys[row], row)
-    repeated = len(kept) - len(first)
-    if repeated and duplicates == "error":
-        _refuse_duplicates(keys, kept, first, chosen, party)
-    return PreparedIds(list(first), np.array(list(first.values()), dtype=np.int64), chosen, empty, repeated)
+        groups.setdefault(keys[row], []).append(row)
+    if len(groups) < len(kept) and duplicates == "error":
+        _refuse_duplicates(groups, chosen, party)
+    return _kept(groups, duplicates)
+
+
+def _quickly(
+    table: Table, on: str | Sequence[str], normalise: str | Sequence[str], party: str
+) -> PreparedIds | None:
+    """Return the identifiers of a long column that needs no second look; None for any other."""
+    single = on if isinstance(on, str) else on[0] if len(on) == 1 else None
+    if (
+        single is None
+        or normalise not in ("exact", ["exact"], ("exact",))
+        or number_of_rows(table, party) < QUICK
+    ):
+        return None
+    from vfl.bulkids import all_different, packed_ids  # compiled functions, for long columns alone
+
+    take_columns(table, [single], party)
+    column = packed_ids(table, single, party)
+    if column is None or not all_different(column, SystemRng()):
+        return None
+    rows = np.arange(len(column), dtype=np.int64)
+    nobody = np.empty(0, dtype=np.int64)
+    return PreparedIds(column, rows, recipe("exact"), 0, nobody, rows, np.ones(len(column), dtype=np.int64))
+
+
+def _kept(groups: dict[bytes, list[int]], duplicates: str) -> dict[bytes, list[int]]:
+    """Return the rows that stay of each identifier."""
+    if duplicates == "drop":
+        return {key: rows for key, rows in groups.items() if len(rows) == 1}
+    part = {"first": slice(1), "last": slice(-1, None)}.get(duplicates, slice(None))
+    return {key: rows[part] for key, rows in groups.items()}
 
 
 def held_out(
@@ -254,15 +361,12 @@ def _check_policy(field: str, value: str, allowed: Sequence[str]) -> None:
         raise ConfigError(f"{field} is {value!r}; use one of {listed(allowed)}")
 
 
-def _refuse_duplicates(
-    keys: list[bytes], kept: list[int], first: dict[bytes, int], chosen: Recipe, party: str
-) -> None:
-    later = [row for row in kept if first[keys[row]] != row]
-    shared = {keys[row] for row in later}
-    count = sum(keys[row] in shared for row in kept)
+def _refuse_duplicates(groups: dict[bytes, list[int]], chosen: Recipe, party: str) -> None:
+    shared = [rows for rows in groups.values() if len(rows) > 1]
+    later = sorted(row for rows in shared for row in rows[1:])
     raise DuplicateIds(
-        f"{party}: {count} rows share {len(shared)} identifiers after normalisation as {chosen} (repeated in "
-        f'{_rows(later)}); keep one row per customer or pass duplicates="first"'
+        f"{party}: {sum(map(len, shared))} rows share {len(shared)} identifiers after normalisation as {chosen} "
+        f'(repeated in {_rows(later)}); keep one row per customer or pass duplicates="first" (or "last", "drop", "all")'
     )
 
 

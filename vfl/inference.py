@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ __all__ = ["Summary"]
 
 FloatArray = NDArray[np.float64]
 LEVEL = 0.95
+HEADS = ("coef", "se", "z", "p", "lower", "upper")
 
 
 @final
@@ -71,11 +72,14 @@ class Summary:
         reach = norm.ppf((1 + level) / 2) * self.se
         return np.stack([self.coef - reach, self.coef + reach], axis=1)
 
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Return the table by columns, as pandas and polars take it: column, coef, se, z, p, lower, upper."""
+        numbers = {head: getattr(self, head).tolist() for head in HEADS}
+        return {"column": list(self.names), **numbers}
+
     def __repr__(self) -> str:
         width = max([6, *map(len, self.names)])
-        columns = [self.coef, self.se, self.z, self.p, self.lower, self.upper]
-        heads = ["coef", "se", "z", "p", "lower", "upper"]
-        lines = [f"{'':{width}}" + "".join(f"{head:>12}" for head in heads)]
-        for name, *numbers in zip(self.names, *columns, strict=True):
+        lines = [f"{'':{width}}" + "".join(f"{head:>12}" for head in HEADS)]
+        for name, *numbers in zip(*self.to_dict().values(), strict=True):
             lines.append(f"{name:<{width}}" + "".join(f"{number:>12.4g}" for number in numbers))
         return "\n".join(lines)

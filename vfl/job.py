@@ -9,6 +9,7 @@ import msgspec
 
 from vfl.config import Config, Section, decode_toml, load_config
 from vfl.errors import ConfigError
+from vfl.identifiers import Duplicates
 from vfl.linear import LinearRegression, LogisticRegression
 from vfl.protocols.wire import Role
 from vfl.recipes import recipe
@@ -32,7 +33,7 @@ class DataSection(Section, frozen=True):
     on: str | tuple[str, ...]
     normalise: str | tuple[str, ...] = "exact"
     nulls: Literal["error", "drop"] = "error"
-    duplicates: Literal["error", "first"] = "error"
+    duplicates: Duplicates = "error"
     label: str | None = None
     columns: tuple[str, ...] | None = None
 

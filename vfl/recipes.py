@@ -7,7 +7,10 @@ installations which normalise differently notice before anything is compared.
 ================  ===================================================================================
 exact             trimmed, Unicode form NFC; an integer is written in decimal
 casefold          the same without letter case
+name              Latin letters without marks or case, Cyrillic and Greek transliterated: see :mod:`vfl.names`
+name:de           the same, but ä, ö, ü become ae, oe, ue
 email             as casefold; must read as local@domain.tld; a tag after "+" is kept
+email:untagged    the same without the tag: anna+news@example.org is anna@example.org
 phone             E.164 (+493023125123); every number must begin with +
 phone:DE          E.164; a number without + belongs to that country (ISO 3166 code) and must begin with its
                   trunk or international prefix, where that is 0; extensions are refused
@@ -30,12 +33,16 @@ from dataclasses import dataclass
 from functools import cache
 
 from vfl.errors import ConfigError
+from vfl.names import plain_name
 from vfl.tables import listed
 
 __all__ = ["LONGEST", "Recipe", "canonical_value", "joined", "recipe"]
 
 LONGEST = 1024  # bytes of a normalised identifier
-RECIPES = ("exact", "casefold", "email", "phone", "phone:DE", "date", "date:day-first", "date:month-first")
+RECIPES = (
+    *("exact", "casefold", "name", "name:de", "email", "email:untagged", "phone", "phone:DE"),
+    *("date", "date:day-first", "date:month-first"),
+)
 
 # What a null becomes when a column of numbers or dates is turned into strings carelessly.
 EMPTY = frozenset({"", "nan", "NaN", "None", "<NA>", "NaT"})
@@ -65,6 +72,34 @@ SAMPLES = (
 )
 
 
+NAME_SAMPLES = (
+    *(
+        "Müller",
+        "Mu\u0308ller",
+        "Lind, Anna",
+        "O'Brien",
+        "O\u2019Brien",
+        "Jean-Luc  d'Été",
+        "Ærøskøbing",
+        "Łódź",
+    ),
+    *(
+        "Þórður",
+        "Straße 7",
+        "Dr. No",
+        "a,b,c",
+        "..",
+        "Щукин Юрий",
+        "Ёлкин",
+        "Γιώργος",
+        "ΣΊΣΥΦΟΣ",
+        "İz",
+        "ŉ",
+        "山田",
+    ),
+)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How identifiers are normalised: one rule per column of the identifier.
@@ -89,7 +124,11 @@ class Recipe:
         """
         parts = [b"vfl identifiers 1"]
         for name in self.names:
-            parts += [name.encode(), _numbering_plan(name), *(_outcome(name, sample) for sample in SAMPLES)]
+            parts += [
+                name.encode(),
+                _numbering_plan(name),
+                *(_outcome(name, sample) for sample in _samples(name)),
+            ]
         return hashlib.sha256(joined(parts)).digest()
 
     def canonical(self, *values: str) -> bytes:
@@ -155,10 +194,12 @@ def _rule(name: str) -> Callable[[str], str]:
     kind, _, variant = name.partition(":")
     if kind == "phone":
         return lambda text: _phone(text, variant or None)
+    if kind == "name":
+        return lambda text: plain_name(text, variant)
     if kind == "date":
         return lambda text: _date(text, variant)
     rules: dict[str, Callable[[str], str]] = {"exact": str, "casefold": _casefold, "email": _email}
-    return rules[kind]
+    return _untagged if variant == "untagged" else rules[kind]
 
 
 def _casefold(text: str) -> str:
@@ -172,6 +213,13 @@ def _email(text: str) -> str:
     if not EMAIL.fullmatch(address):
         raise ValueError("not an e-mail address")
     return address
+
+
+def _untagged(text: str) -> str:
+    local, _, domain = _email(text).partition("@")
+    if local.startswith("+"):
+        raise ValueError("not an e-mail address")
+    return f"{local.partition('+')[0]}@{domain}"
 
 
 def _phone(text: str, region: str | None) -> str:
@@ -213,6 +261,10 @@ def _numbering_plan(name: str) -> bytes:
 
     plan = phonenumbers.PhoneMetadata.metadata_for_region(region)
     return repr([getattr(plan, fact) for fact in PLAN_FACTS]).encode()
+
+
+def _samples(name: str) -> tuple[str, ...]:
+    return (*SAMPLES, *NAME_SAMPLES) if name.startswith("name") else SAMPLES
 
 
 def _outcome(name: str, sample: str) -> bytes:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["EVALUATION", "JobResult", "predict_job", "run_job"]
 
 EVALUATION = "evaluation.csv"
+COEFFICIENTS = "coefficients.csv"
 """Beside the guest's report: identifiers, labels and scores of the rows held out."""
 
 
@@ -83,6 +84,8 @@ def run_job(job: Job) -> JobResult:
         model = job.estimator.fit(take_columns(train, names), train[label] if label else None)
         if job.model_path is not None:
             model.save(job.model_path)
+        if model.inference:
+            _write_coefficients(cast(Path, session.folder) / COEFFICIENTS, model)
         if job.evaluate:
             _evaluate(job, session, names, train, test)
         folder = cast(Path, session.folder)
@@ -200,6 +203,15 @@ def _scores(model: Any, features: "polars.DataFrame") -> NDArray[np.float64] | N
         return cast("NDArray[np.float64] | None", model.predict(features))
     probabilities = model.predict_proba(features)
     return None if probabilities is None else probabilities[:, 1]
+
+
+def _write_coefficients(path: Path, model: Any) -> None:
+    """Write this party's coefficients with their standard errors; several classes one below the other."""
+    import polars as pl
+
+    tables = model.summary_ if isinstance(model.summary_, list) else [model.summary_]
+    numbered = [pl.DataFrame({"model": place} | table.to_dict()) for place, table in enumerate(tables)]
+    write_private(path, pl.concat(numbered).write_csv().encode())
 
 
 def _write_csv(path: Path, table: "polars.DataFrame", scores: Mapping[str, NDArray[np.float64]]) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from vfl.config import Config, PeerConfig, PolicyConfig, load_config
 from vfl.crypto.rng import Rng, SystemRng
@@ -31,6 +31,9 @@ from vfl.protocols.session import Peer, agree, checkpoint, handshake
 from vfl.protocols.wire import OPT_IN, Leakage, Role
 from vfl.report.facts import Alignment
 from vfl.versions import software
+
+if TYPE_CHECKING:
+    from vfl.ledger import Ledger
 
 __all__ = ["Connection", "Session", "ambient", "connect", "current", "software"]
 
@@ -69,6 +72,8 @@ class Session:
         What the handshakes found, in the order of the channels.
     folder : Path or None
         Where the audit log and the report of a run over the network go.
+    ledger : Ledger or None
+        Remembers what was compared with whom; a simulation has one if it is given a folder for it.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class Session:
         self.facts = Facts()
         self.peers: tuple[Peer, ...] = ()
         self.folder: Path | None = None
+        self.ledger: Ledger | None = None
         self._wait, self._pinned, self._calls = wait, tuple(pinned), 0
         self._failed = ""
         for channel in self.channels:
@@ -175,6 +181,11 @@ class Session:
         """Fingerprints of the identity keys by party name: this party's and its peers'."""
         own = {self.name: fingerprint(self.identity.public_bytes)}
         return own | {peer.name: peer.fingerprint for peer in self.peers}
+
+    @property
+    def peer_ids(self) -> tuple[str, ...]:
+        """What the ledger knows the peers by: fingerprints; names in a simulation, whose keys are new every time."""
+        return tuple(peer.fingerprint if self._wait is None else peer.name for peer in self.peers)
 
     def call(
         self, operation: str, shared: Mapping[str, object], own: Mapping[str, object]
@@ -315,6 +326,7 @@ class Connection:
 
     def __enter__(self) -> Session:
         """Connect, shake hands, open the audit log and make the session ambient."""
+        from vfl.ledger import Ledger
         from vfl.outcome import Outcome  # the report's dependencies, needed by real runs only
 
         config = self._config
@@ -324,6 +336,7 @@ class Connection:
                 stack.callback(channel.close)
             pinned = [config.pinned_key(peer) for peer in config.peers]
             session = Session(channels, config.identity(), pinned, config.policy, config.run.verbose, Tally())
+            session.ledger = Ledger(config.path(config.policy.ledger))
             outcome = Outcome(session, config.path(config.run.output))
             stack.enter_context(outcome)  # ends after the last message, which may be an abort
             stack.enter_context(ambient(session))

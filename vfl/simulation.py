@@ -1,8 +1,12 @@
 """All parties of a session within one process: :func:`simulate`. The bytes are those that a network would carry."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from vfl.config import PolicyConfig
 from vfl.crypto.signatures import IdentityKey
@@ -90,6 +94,8 @@ def simulate(
     accept_leakage: tuple[str, ...] | list[str] = (),
     minimum_intersection: int = 1,
     verbose: int = 0,
+    ledger: str | os.PathLike[str] | None = None,
+    policy: PolicyConfig | None = None,
     **parties: Callable[[], Any],
 ) -> Simulation:
     """Run the parties' functions in this process, over the same bytes that a network would carry.
@@ -102,6 +108,10 @@ def simulate(
         As in ``policy.minimum_intersection``.
     verbose : int
         1 shows progress.
+    ledger : path, optional
+        A folder in which each party keeps its run ledger; without it nothing is remembered from run to run.
+    policy : PolicyConfig, optional
+        Further limits of all parties; by default those of a new configuration, with all columns allowed.
     **parties : callable
         Two or more functions without arguments by party name; the first is the guest (label holder), the others are
         hosts.
@@ -118,10 +128,12 @@ def simulate(
     """
     if len(parties) < 2:
         raise LocalProtocolError(f"two parties or more are needed, the guest first; have {len(parties)}")
-    policy = PolicyConfig(
-        accept_leakage=tuple(accept_leakage), columns=("*",), minimum_intersection=minimum_intersection
+    rules = msgspec.structs.replace(
+        policy or PolicyConfig(columns=("*",)),
+        accept_leakage=tuple(accept_leakage),
+        minimum_intersection=minimum_intersection,
     )
-    stage = _Stage(list(parties), policy, verbose)
+    stage = _Stage(list(parties), rules, verbose, None if ledger is None else Path(ledger))
     threads = [
         threading.Thread(target=stage.play, args=(name, act), name=f"vfl {name}")
         for name, act in parties.items()
@@ -137,7 +149,7 @@ def simulate(
 class _Stage:
     """A session per party over channels in memory between the guest and each host, each run by a thread of its own."""
 
-    def __init__(self, parties: list[str], policy: PolicyConfig, verbose: int) -> None:
+    def __init__(self, parties: list[str], policy: PolicyConfig, verbose: int, ledger: Path | None) -> None:
         guest, *hosts = parties
         keys = {name: IdentityKey.generate() for name in parties}
         ends: dict[str, list[MemoryChannel]] = {name: [] for name in parties}
@@ -157,6 +169,10 @@ class _Stage:
             self.sessions[name] = Session(
                 channels, keys[name], pinned, policy, verbose, self.transcripts[name], self._room.wait
             )
+            if ledger is not None:
+                from vfl.ledger import Ledger
+
+                self.sessions[name].ledger = Ledger(ledger / f"{name}.sqlite")
 
     def play(self, name: str, act: Callable[[], Any]) -> None:
         """Run one party's function inside its session."""

@@ -6,11 +6,13 @@ from typing import Any, final
 import numpy as np
 import pytest
 
+from tests.paillier_keys import private_key
 from tests.support import DeterministicRng
 from vfl.crypto.product import LatticeBackend
+from vfl.crypto.product_paillier import PaillierBackend
 from vfl.crypto.ring import RING, Share
 from vfl.errors import InvalidData
-from vfl.protocols import inference
+from vfl.protocols import wide
 from vfl.protocols.arithmetic import Arithmetic
 from vfl.protocols.channel import Channel, Party, memory_pair, run_local
 from vfl.protocols.glm_pairs import Pair
@@ -79,7 +81,7 @@ class Problem:
                 found[place].append(np.diag(back @ covariance[block, block] @ back.T))
         return [np.stack(block, axis=1) for block in found]
 
-    def run(self, seed: int = 1) -> tuple[list[FloatArray], Transcript]:
+    def run(self, seed: int = 1, backend: Any = LatticeBackend) -> tuple[list[FloatArray], Transcript]:
         mask = RING.uniform(DeterministicRng(seed + 50), *self.scores.shape)
         whole = RING.encode(self.scores, self.plan.response.score_bits)
         shares = RING.subtract(whole, mask), mask
@@ -89,7 +91,7 @@ class Problem:
         )  # fmt: skip
 
         async def role(channel: Channel, place: int) -> FloatArray:
-            arithmetic = await arithmetic_of(channel, seed + place)
+            arithmetic = await arithmetic_of(channel, seed + place, backend)
             block = self.matrices[place], self.penalties[place]
             start = np.zeros((self.plan.columns[0], self.plan.targets)) if place == 0 else None
             pair = Pair(arithmetic, self.plan, *block, start)
@@ -108,9 +110,9 @@ def two() -> tuple[Channel, Channel, Transcript]:
     return mine, theirs, transcript
 
 
-async def arithmetic_of(channel: Channel, seed: int) -> Arithmetic:
+async def arithmetic_of(channel: Channel, seed: int, make: Any = LatticeBackend) -> Arithmetic:
     rng = DeterministicRng(seed)
-    backend = LatticeBackend(rng)
+    backend = make(rng)
     await exchange_keys(channel, backend)
     return Arithmetic(channel, backend, rng)
 
@@ -137,10 +139,18 @@ def test_variances_are_those_of_the_pooled_data(response: Response, options: dic
         np.testing.assert_allclose(mine, expected, rtol=2e-3)
 
 
+@pytest.mark.slow
+def test_paillier_gives_the_same() -> None:
+    problem = Problem(60, (2, 2), Identity(), iterations=5)
+    found, _ = problem.run(backend=lambda _: PaillierBackend(private_key(2048)))
+    for mine, expected in zip(found, problem.expected(np.ones_like, dispersed=True), strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=2e-3)
+
+
 def test_slices_of_columns_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = Problem(300, (2, 5), Bell())
     whole, _ = problem.run()
-    monkeypatch.setattr(inference, "SLICE_ENTRIES", 1300)  # two columns of digits, four vectors
+    monkeypatch.setattr(wide, "SLICE_ENTRIES", 1300)  # two columns of digits, four vectors
     sliced, transcript = problem.run()
     np.testing.assert_allclose(np.vstack(sliced), np.vstack(whole), rtol=1e-3)
     assert len([r for r in transcript.records if r.kind == "product.masked"]) > 20
@@ -203,7 +213,12 @@ def test_the_transcript_holds_what_is_declared_and_depends_on_shapes_alone() -> 
 
 @pytest.mark.parametrize(
     ("columns", "rows", "words"),
-    [((3, 4, 2), 100, "one host"), ((64, 65), 1000, "128 columns"), ((3, 4), 7, "fewer than rows")],
+    [
+        ((3, 4, 2), 100, "one host"),
+        ((64, 65), 1000, "128 columns"),
+        ((3, 4), 7, "fewer than rows"),
+        ((3, 1), 35, "37 numbers to the guest"),
+    ],
 )
 def test_sizes_that_cannot_have_standard_errors(columns: tuple[int, ...], rows: int, words: str) -> None:
     Plan(rows, 0, columns, Identity(), iterations=5)

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import DeterministicRng
-from vfl.crypto.oprf import evaluate, evaluate_directly, random_key
-from vfl.errors import AlignmentError, InvalidPoint, LocalProtocolError, MalformedMessage, PeerError
+from vfl.crypto.oprf import blind, evaluate, evaluate_directly, random_key
+from vfl.errors import AlignmentError, InvalidPoint, LocalProtocolError, MalformedMessage, VFLError
 from vfl.protocols.channel import MemoryChannel, Party, memory_pair, run_local
-from vfl.protocols.psi import dh
+from vfl.protocols.psi import dh, exchange, sets
 from vfl.protocols.record import Transcript
 from vfl.protocols.wire import Leakage, Role
 
@@ -67,24 +67,64 @@ class TestResult:
         assert np.array_equal(np.sort(first.positions), identity)
 
     def test_more_keys_than_one_message_holds(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(dh, "CHUNK", 50)
+        monkeypatch.setattr(exchange, "CHUNK", 50)
+        monkeypatch.setattr(exchange, "TAGS", 70)
         mine, theirs = keys(*range(300)), keys(*range(150, 390))
         guest, host, transcript = intersect(mine, theirs)
         assert [mine[i] for i in guest.positions] == [theirs[i] for i in host.positions]
         assert len(guest.positions) == 150
         assert sum(r.kind == "psi.blinded" for r in transcript.records) == 7  # 320 padded elements
+        assert sum(r.kind == "psi.tags" for r in transcript.records) == 4  # 256
 
     def test_nothing_in_common(self) -> None:
         guest, host, _ = intersect(keys("a"), keys("b"))
         assert len(guest.positions) == len(host.positions) == 0
 
 
+class TestOneSide:
+    @pytest.mark.parametrize("receiver", ["guest", "host"])
+    def test_the_receiver_alone_learns(self, receiver: str) -> None:
+        bank, shop = pair()
+        transcript = Transcript()
+        bank.observe(transcript)
+        mine, theirs = keys(*range(100)), keys(*range(60, 200))
+        ends = {"guest": (bank, mine), "host": (shop, theirs)}
+        other = "host" if receiver == "guest" else "guest"
+        result = run_local(
+            one=dh.receiver(*ends[receiver], DeterministicRng(1), 40, LARGEST),
+            two=dh.sender(*ends[other], DeterministicRng(2), 40, LARGEST),
+        )
+        found = [ends[receiver][1][i] for i in result["one"].positions]
+        assert set(found) == set(mine) & set(theirs)
+        assert np.all(np.diff(result["one"].positions) > 0)
+        assert result["two"] == sets.bucket(len(ends[receiver][1]))
+        names = {"guest": "bank", "host": "shop"}
+        seen = {record.leakage for record in transcript.view(names[other])}
+        assert seen == {Leakage.PUBLIC, Leakage.UNIFORM}
+
+    def test_too_few_end_it(self) -> None:
+        bank, shop = pair()
+        with pytest.raises(AlignmentError, match="2 common customers, at least 3"):
+            run_local(
+                one=dh.receiver(bank, keys(1, 2), DeterministicRng(1), 3, LARGEST),
+                two=dh.sender(shop, keys(1, 2), DeterministicRng(2), 3, LARGEST),
+            )
+
+
+class TestMatching:
+    def test_tags_that_begin_alike_are_told_apart(self) -> None:
+        theirs = np.zeros((4, 10), np.uint8)
+        theirs[:, 9] = range(4)
+        pairs = sets.match(theirs[[2, 0]], theirs, "shop")
+        assert pairs.tolist() == [[0, 2], [1, 0]]
+
+
 class TestPadding:
     @given(st.integers(1, 10**9))
     def test_bucket_is_tight_stable_and_coarse(self, size: int) -> None:
-        padded = dh.bucket(size)
+        padded = sets.bucket(size)
         assert padded >= size
-        assert dh.bucket(padded) == padded
+        assert sets.bucket(padded) == padded
         assert padded <= max(64, size * 1.126 + 8)
 
     def test_sizes_within_a_bucket_look_alike(self) -> None:
@@ -97,7 +137,12 @@ class TestPadding:
     def test_cost_per_item_is_at_most_80_bytes_of_each_padded_set(self) -> None:
         *_, transcript = intersect(keys(*range(960)), keys(*range(900, 1860)))
         assert transcript.by_kind()["psi.blinded"].size <= 960 * 32 + 100
-        assert sum(total.size for total in transcript.by_kind().values()) <= 80 * 960 + 2000
+        assert sum(total.size for total in transcript.by_kind().values()) <= 74 * 960 + 1000
+
+    @pytest.mark.parametrize(("size", "width"), [(64, 8), (960, 8), (106_496, 10), (10**7, 11), (10**8, 12)])
+    def test_tags_of_two_keys_are_equal_with_at_most_2_to_the_minus_40(self, size: int, width: int) -> None:
+        assert sets.tag_bytes(size, size) == width
+        assert size**2 / 2.0 ** (8 * width) <= 2.0**-40
 
 
 class TestTranscript:
@@ -145,7 +190,7 @@ class TestCaps:
                 guest=dh.guest(bank, keys(*range(20)), DeterministicRng(1), 5, LARGEST),
                 host=dh.host(shop, keys(*range(17, 40)), DeterministicRng(2), 5, LARGEST),
             )
-        assert "psi.count" not in transcript.by_kind()
+        assert "psi.matches" not in transcript.by_kind()
 
     def test_enumeration_is_refused_before_anything_is_evaluated(self) -> None:
         bank, shop = pair()
@@ -165,17 +210,16 @@ class TestDeviatingHost:
     async def _host(self, shop: MemoryChannel, own: list[bytes], *, deviate: str) -> None:
         rng = DeterministicRng(3)
         secret = random_key(rng)
-        await shop.send(dh.SetSize(size=65 if deviate == "size" else dh.bucket(len(own))))
-        theirs = (await shop.recv(dh.SetSize)).size
-        padding = np.frombuffer(rng.bytes(16 * (dh.bucket(len(own)) - len(own))), dtype=np.uint8).reshape(
-            -1, 16
-        )
-        tags = np.concatenate([evaluate_directly(secret, own, 16), padding])
+        await shop.send(sets.SetSize(size=65 if deviate == "size" else sets.bucket(len(own))))
+        theirs = (await shop.recv(sets.SetSize)).size
+        width = sets.tag_bytes(theirs, sets.bucket(len(own)))
+        padding = np.frombuffer(rng.bytes(width * (sets.bucket(len(own)) - len(own))), dtype=np.uint8)
+        tags = np.concatenate([evaluate_directly(secret, own, width), padding.reshape(-1, width)])
         if deviate == "repeat":
             tags[1] = tags[0]
         salt = rng.bytes(32)
-        await shop.send(dh.Commitment(digest=hashlib.sha256(salt + tags.tobytes()).digest()))
-        points = (await shop.recv(dh.Blinded, elements=theirs)).points
+        await shop.send(exchange.Commitment(digest=hashlib.sha256(salt + tags.tobytes()).digest()))
+        points = (await shop.recv(exchange.Blinded, elements=theirs)).points
         answer = points if deviate == "echo" else evaluate(secret, points)
         if deviate == "identity":
             answer = answer.copy()
@@ -186,12 +230,12 @@ class TestDeviatingHost:
         if deviate == "duplicate":
             answer = answer.copy()
             answer[5] = answer[6]
-        await shop.send(dh.Evaluated(points=answer))
+        await shop.send(exchange.Evaluated(points=answer))
         if deviate == "commitment":
             tags = tags.copy()
             tags[0] ^= 1
-        await shop.send(dh.Tags(tags=tags))
-        await shop.send(dh.Opening(salt=salt))
+        await shop.send(exchange.TagList(tags=tags))
+        await shop.send(exchange.Opening(salt=salt))
 
     @pytest.mark.parametrize(
         ("deviate", "error", "text"),
@@ -199,7 +243,7 @@ class TestDeviatingHost:
             ("size", MalformedMessage, "no size bucket"),
             ("commitment", MalformedMessage, "committed"),
             ("repeat", MalformedMessage, "1 tags twice"),
-            ("echo", MalformedMessage, "sent the blinded elements back"),
+            ("echo", MalformedMessage, "sent elements back"),
             ("identity", InvalidPoint, "identity"),
             ("non-canonical", InvalidPoint, "canonical"),
             ("duplicate", InvalidPoint, "repeats"),
@@ -212,37 +256,33 @@ class TestDeviatingHost:
 
 
 class TestDeviatingGuest:
-    async def _guest(self, bank: MemoryChannel, *, positions: list[int], count: int | None = None) -> None:
-        await bank.send(dh.SetSize(size=64))
-        await bank.recv(dh.SetSize)
-        await bank.recv(dh.Commitment)
-        rng = DeterministicRng(1)
-        from vfl.crypto.oprf import blind
-
-        _, points = blind(keys(*range(64)), rng)
-        await bank.send(dh.Blinded(points=points))
-        await bank.recv(dh.Evaluated, elements=64)
-        await bank.recv(dh.Tags, elements=64)
-        await bank.recv(dh.Opening)
-        await bank.send(dh.MatchCount(count=len(positions) if count is None else count))
-        await bank.send(dh.Matches(positions=np.array(positions, dtype="<u4")))
+    async def _guest(self, bank: MemoryChannel, *, marks: list[int], size: int = 8) -> None:
+        await bank.send(sets.SetSize(size=64))
+        await bank.recv(sets.SetSize)
+        await bank.recv(exchange.Commitment)
+        _, points = blind(keys(*range(64)), DeterministicRng(1))
+        await bank.send(exchange.Blinded(points=points))
+        await bank.recv(exchange.Evaluated, elements=64)
+        await bank.recv(exchange.TagList, elements=64, width=8)
+        await bank.recv(exchange.Opening)
+        bits = np.zeros(8 * size, np.bool_)
+        bits[marks] = True
+        await bank.send(sets.Matches(seed=bytes(32), bits=np.packbits(bits).tobytes()))
 
     @pytest.mark.parametrize(
-        ("positions", "count", "text"),
+        ("marks", "size", "text"),
         [
-            ([0, 0], None, "repeated"),
-            ([64], None, "outside"),
-            (list(range(64)), None, "common keys, possible are"),
-            ([0], -1, "possible are"),
-            ([1, 2, 3], 2, "bytes"),
+            (list(range(64)), 8, "64 common keys, possible are 5 to 40"),
+            ([0, 1, 2], 8, "3 common keys, possible are 5"),
+            ([1, 2, 3, 4, 5], 9, "bytes"),
         ],
     )
-    def test_is_refused(self, positions: list[int], count: int | None, text: str) -> None:
+    def test_is_refused(self, marks: list[int], size: int, text: str) -> None:
         bank, shop = pair()
-        with pytest.raises(PeerError, match=text):
+        with pytest.raises(VFLError, match=text):
             run_local(
-                guest=self._guest(bank, positions=positions, count=count),
-                host=dh.host(shop, keys(*range(40)), DeterministicRng(2), 0, LARGEST),
+                guest=self._guest(bank, marks=marks, size=size),
+                host=dh.host(shop, keys(*range(40)), DeterministicRng(2), 5, LARGEST),
             )
 
     def test_a_match_with_padding_is_refused(self) -> None:
@@ -250,6 +290,6 @@ class TestDeviatingGuest:
         bank, shop = pair()
         with pytest.raises(MalformedMessage, match=r"padding|possible"):
             run_local(
-                guest=self._guest(bank, positions=list(range(0, padded, 2))),
+                guest=self._guest(bank, marks=list(range(0, padded, 2))),
                 host=dh.host(shop, keys(*range(33)), DeterministicRng(2), 0, LARGEST),
             )

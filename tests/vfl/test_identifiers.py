@@ -47,6 +47,24 @@ class TestRecipes:
             ("casefold", "É", "é"),
             ("email", " Anna.Lind+News@Example.ORG ", "anna.lind+news@example.org"),
             ("email", "jürgen@MÜNCHEN.example", "jürgen@münchen.example"),
+            ("email:untagged", "Anna+News@Example.org", "anna@example.org"),
+            ("email:untagged", "anna@example.org", "anna@example.org"),
+            ("name", " Müller ", "muller"),
+            ("name", "Mu\u0308ller", "muller"),
+            ("name:de", "Mu\u0308ller", "mueller"),
+            ("name:de", "Mueller", "mueller"),
+            ("name", "LIND,  Anna", "anna lind"),
+            ("name", "O'Brien", "obrien"),
+            ("name", "O\u2019Brien", "obrien"),
+            ("name", "Jean-Luc", "jean luc"),
+            ("name", "Dr. J. Straße", "dr j strasse"),
+            ("name", "Ærøskøbing", "aeroeskoebing"),
+            ("name", "Łódź", "lodz"),
+            ("name", "Þórður", "thordur"),
+            ("name", "Щукин Юрий", "shchukin iurii"),
+            ("name", "Ёлкин", "elkin"),
+            ("name", "Γιώργος", "giorgos"),
+            ("name", "山田", "山田"),
             ("phone:DE", "+49 30 23125123", "+493023125123"),
             ("phone:DE", "0049-30-23125-123", "+493023125123"),
             ("phone:DE", "030/23125123", "+493023125123"),
@@ -93,6 +111,9 @@ class TestRecipes:
             ("email", "an na@example.org"),
             ("email", "a@b@example.org"),
             ("email", "Anna <anna@example.org>"),
+            ("email:untagged", "+news@example.org"),
+            ("name", "a, b, c"),
+            ("name", ".."),
             ("phone:DE", "none given"),
             ("phone:DE", "Anna 030 23125123"),
             ("phone:DE", "030 CALLME12"),
@@ -166,13 +187,15 @@ class TestDigest:
         made = [recipe(name).digest() for name in (*recipes.RECIPES, "phone:FR")]
         made += [recipe("exact", 2).digest(), recipe(["exact", "email"], 2).digest()]
         made += [recipe(["email", "exact"], 2).digest()]
-        assert len({*made}) == len(made) == 12
+        assert len({*made}) == len(made) == 15
         assert all(len(digest) == 32 for digest in made)
 
     def test_the_case_of_a_country_does_not_matter(self) -> None:
         assert recipe("phone:de").digest() == recipe("phone:DE").digest()
 
-    @pytest.mark.parametrize("name", ["exact", "casefold", "email", "date:day-first", "phone:DE", "phone"])
+    @pytest.mark.parametrize(
+        "name", ["exact", "casefold", "name", "email", "date:day-first", "phone:DE", "phone"]
+    )
     def test_the_samples_tell_something(self, name: str) -> None:
         made = []
         for sample in recipes.SAMPLES:
@@ -286,6 +309,34 @@ class TestPreparing:
         assert ids.repeated == 2
 
     @pytest.mark.parametrize(
+        ("policy", "rows", "members", "counts", "left_out"),
+        [
+            ("first", [0, 1, 4], [0, 1, 4], [1, 1, 1], [2, 3]),
+            ("last", [3, 1, 4], [3, 1, 4], [1, 1, 1], [0, 2]),
+            ("drop", [1, 4], [1, 4], [1, 1], [0, 2, 3]),
+            ("all", [0, 1, 4], [0, 2, 3, 1, 4], [3, 1, 1], []),
+        ],
+    )
+    def test_policies_on_rows_that_share_an_identifier(
+        self, policy: Any, rows: list[int], members: list[int], counts: list[int], left_out: list[int]
+    ) -> None:
+        ids = prepare(["a", "b", "a", " a", "c"], duplicates=policy)
+        assert ids.rows.tolist() == rows
+        assert ids.members.tolist() == members
+        assert ids.counts.tolist() == counts
+        assert ids.left_out.tolist() == left_out
+
+    def test_nothing_may_be_left_of_the_repeated_ones(self) -> None:
+        with pytest.raises(InvalidIds, match="every identifier in 'id' is repeated"):
+            prepare(["a", "a"], duplicates="drop")
+
+    def test_all_pairs_of_rows(self) -> None:
+        ids = prepare(["a", "b", "a", "c"], duplicates="all")
+        chosen, theirs = np.array([2, 0]), np.array([1, 2])
+        assert ids.expanded(chosen, theirs, outer=True).tolist() == [3, 0, 0, 2, 2]
+        assert ids.expanded(chosen, theirs, outer=False).tolist() == [3, 0, 2, 0, 2]
+
+    @pytest.mark.parametrize(
         ("column", "options", "text"),
         [
             ([1.0, 2.0], {}, r"column 'id' holds floats.*read_table\(path, text=\['id'\]\)"),
@@ -349,7 +400,9 @@ class TestPreparing:
         with pytest.raises(SchemaMismatch, match=r"^bank: no column 'phone'; the table has 'id'"):
             prepare_ids(pl.DataFrame({"id": ["a"]}), "phone", party="bank")
 
-    @pytest.mark.parametrize("options", [{"nulls": "ignore"}, {"duplicates": "last"}, {"normalise": "none"}])
+    @pytest.mark.parametrize(
+        "options", [{"nulls": "ignore"}, {"duplicates": "largest"}, {"normalise": "none"}]
+    )
     def test_unknown_policies(self, options: dict[str, Any]) -> None:
         with pytest.raises(ConfigError, match=next(iter(options.values()))):
             prepare(["a"], **options)

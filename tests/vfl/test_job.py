@@ -26,7 +26,7 @@ from vfl.errors import (
 )
 from vfl.job import load_job
 from vfl.linear import LinearRegression, LogisticRegression
-from vfl.runner import EVALUATION, JobResult, predict_job, run_job
+from vfl.runner import COEFFICIENTS, EVALUATION, JobResult, predict_job, run_job
 
 Parties = tuple[Created, Created]
 
@@ -154,6 +154,19 @@ def test_a_run_leaves_figures_scores_reports_logs_and_both_halves(parties: Parti
         files = [*result.folder.iterdir(), load_job(party.job).model_path]
         assert {path.stat().st_mode & 0o777 for path in files if path} == {0o600}
     assert not (shop.folder / EVALUATION).exists()
+
+
+def test_a_run_with_inference_leaves_the_standard_errors_of_own_columns(parties: Parties) -> None:
+    for party in parties:
+        replace(party.job, 'he = "auto"', 'he = "auto"\ninference = true')
+    results = run_both(parties)
+    for result, columns in zip(results, (3, 9), strict=True):
+        assert isinstance(result, JobResult), result
+        table = pl.read_csv(result.folder / COEFFICIENTS)
+        assert table.columns == ["model", "column", "coef", "se", "z", "p", "lower", "upper"]
+        assert len(table) == columns
+        assert (table["se"] > 0).all()
+        assert (result.folder / COEFFICIENTS).stat().st_mode & 0o777 == 0o600
 
 
 def test_the_same_customers_are_held_out_again_and_by_another_salt_others(parties: Parties) -> None:

@@ -40,7 +40,7 @@ def test_results_are_returned_by_party() -> None:
 @pytest.mark.parametrize("count", [0, 1])
 def test_two_parties_are_needed(count: int) -> None:
     with pytest.raises(LocalProtocolError, match=f"have {count}"):
-        vfl.simulate(**dict.fromkeys(("a", "b", "c")[:count], align))  # type: ignore[arg-type]
+        vfl.simulate(**dict.fromkeys(("a", "b")[:count], align))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("failing", ["bank", "retailer"])
@@ -128,11 +128,11 @@ def test_leakage_that_is_not_accepted_is_refused_before_data_moves(accepted: lis
 
 
 def test_both_waiting_is_a_deadlock_that_names_the_messages() -> None:
-    from vfl.protocols.psi import dh
+    from vfl.protocols.psi import sets
 
     def wait() -> None:
         session = vfl.current()
-        session.run(session.channel.recv(dh.SetSize))
+        session.run(session.channel.recv(sets.SetSize))
 
     with pytest.raises(Deadlock, match=r"waits for psi\.size"):
         vfl.simulate(bank=wait, shop=wait)

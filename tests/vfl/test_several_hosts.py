@@ -24,7 +24,7 @@ from vfl.errors import (
     PeerAuthenticationError,
     PolicyRefused,
 )
-from vfl.protocols.psi import dh
+from vfl.protocols.psi.sets import SetSize
 from vfl.protocols.wire import Leakage
 
 
@@ -118,7 +118,7 @@ def test_the_error_of_one_party_stops_all_others(failing: str) -> None:
 def test_everybody_waiting_is_a_deadlock_that_names_all() -> None:
     def wait() -> None:
         session = vfl.current()
-        session.run(session.channels[-1].recv(dh.SetSize))
+        session.run(session.channels[-1].recv(SetSize))
 
     with pytest.raises(Deadlock) as caught:
         vfl.simulate(**everybody(wait))
@@ -130,7 +130,7 @@ def test_what_works_with_one_host_only_says_so() -> None:
     with pytest.raises(LocalProtocolError, match=r"bank has 2 hosts \(retailer, insurer\)"):
         vfl.simulate(**everybody(lambda: vfl.current().channel))
     with pytest.raises(LocalProtocolError, match="one host only"):
-        vfl.simulate(**everybody(lambda: vfl.align(np.array([["a"], ["b"]]), on="x0")))
+        vfl.simulate(**everybody(lambda: vfl.intersection_size(np.array([["a"], ["b"]]), on="x0")))
 
 
 def test_leakage_that_one_host_does_not_accept_is_refused_with_its_name() -> None:

@@ -43,8 +43,7 @@ def configuration(setup: Setup) -> str:
     """Return the text of ``<name>.toml`` with every setting explained."""
     name, peer = setup.name, setup.peer
     return f"""\
-# {name}: who takes part, and what may be done. Paths are relative to this file.
-# `vfl check {name}.toml`, run by both parties at the same time, tests all of it.
+# {name}: who takes part, and what may be done. `vfl check {name}.toml` tests it. Paths are relative to this file.
 
 [party]
 # How {peer} and the reports call this party.
@@ -73,6 +72,7 @@ stall_seconds = 600.0
 [policy]
 # What {peer} or this party may learn beyond the result; nothing by default. A model with security = "exchange" shows
 # each row's partial score to the guest and gradients to the host: only if both write ["score", "gradient"] here.
+# "payload" lets vfl.enrich hand over columns of common customers.
 accept_leakage = {_toml(setup.accept_leakage)}
 # Your own columns that may enter a model, and no others. ["*"] would allow all.
 columns = {_toml(setup.columns)}
@@ -80,6 +80,18 @@ columns = {_toml(setup.columns)}
 minimum_intersection = 10
 # No alignment with a peer that brings more identifiers than this.
 max_peer_keys = 10_000_000
+# Nor with one that brings more than so many for each of this party's: it could be trying out numbers.
+max_size_ratio = 2000
+# Nor, if telephone numbers or dates identify customers, with one that brings more than this share of all there are.
+max_domain_share = 0.25
+# Most alignments, counts and sums with {peer} in 30 days.
+max_queries = 50
+# Two lists compared with {peer} must be the same or differ in at least so many rows: less would single out customers.
+minimum_difference = 10
+# Lists that may differ in fewer rows, by the name that the refusal gives.
+approved_lists = []
+# The file that remembers what was compared with whom.
+ledger = "ledger.sqlite"
 
 [run]
 # Each session leaves a folder with its report and its audit log in here.
@@ -126,7 +138,7 @@ path = {_toml(data.path)}
 on = {_toml(data.on)}
 # How identifiers are written alike on both sides: exact, casefold, email, phone:DE, date, date:day-first.
 normalise = {_toml(data.normalise)}
-# Rows without an identifier, and with one that an earlier row has: "error", or "drop" and "first".
+# Rows without an identifier: "error" or "drop". Rows that share one: "error", "first", "last", "drop" or "all".
 nulls = "error"
 duplicates = "error"
 {label}# The columns to learn from; without this line all others. policy.columns has to allow them.

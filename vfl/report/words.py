@@ -46,6 +46,10 @@ HISTORIES = {
 """What a curve of a training shows, by its name."""
 
 _PLAIN = {
+    Leakage.PAYLOAD: (
+        "Columns of common rows",
+        "Values of the sender's columns for the rows that both have, as they are. The recipient asked for them.",
+    ),
     Leakage.SCORE: (
         "Partial scores",
         "One number for each common row: the sender's part of its score. Over many rounds such numbers tell the "

@@ -1,0 +1,1 @@
+"""Private set intersection: both protocols, and two other libraries."""
