@@ -188,7 +188,7 @@ class Plan:
         reach = self.response.reach
         largest = math.log2(max(map(abs, reach))) if reach else _MARGIN_BITS
         vectors = self.iterations * self.targets * sum(self.columns)
-        every = self.iterations**2 * self.targets * len(self.columns)
+        every = self.iterations * (self.iterations + 1) // 2 * self.targets * (len(self.columns) - 1)
         response = [(count * rows, bits) for count, bits in self.response.truncations()]
         weights = (
             [(rows, self.response.residual_bits + WEIGHTING_BITS + _MARGIN_BITS)] if self.weighted else []

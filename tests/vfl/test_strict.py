@@ -97,6 +97,16 @@ def test_several_classes_are_each_against_the_rest() -> None:
     assert list(guest.classes_) == ["bronze", "gold", "silver"]
 
 
+@open_products
+def test_twenty_classes_train_with_defaults() -> None:
+    classes = np.argsort(np.argsort(SCORE + RNG.normal(size=ROWS))) * 20 // ROWS
+    guest, _, predicted, _ = fit(vfl.LogisticRegression(), y=classes, method="predict")
+    assert guest.coef_.shape == (20, 4)
+    reference = make_pipeline(StandardScaler(), OneVsRestClassifier(linear_model.LogisticRegression()))
+    expected = reference.fit(POOLED[TRAIN], classes[TRAIN]).predict(POOLED[TEST])
+    assert np.mean(predicted == expected) > 0.95
+
+
 def test_runs_with_other_keys_give_the_same_predictions() -> None:
     first, second = (fit(vfl.LogisticRegression())[2] for _ in range(2))
     assert 0 < np.abs(first - second).max() < 2e-4

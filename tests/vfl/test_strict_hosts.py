@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from sklearn import linear_model
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import vfl
-from tests.joint import GUEST, HOST, LABELS, SCORE, TARGETS, TEST, TRAIN
+from tests.joint import GUEST, HOST, LABELS, ROWS, SCORE, TARGETS, TEST, TRAIN
 from tests.several import HOSTS, make_parties
 from vfl import audit
 from vfl.config import load_config
@@ -131,16 +132,16 @@ def test_the_exchange_is_for_one_host() -> None:
 
 SCRIPT = """
 import sys
-import numpy as np
 import vfl
 config, table, output = sys.argv[1:]
-rows = np.load(table)
-labels = [rows["y"]] if "y" in rows else []
 with vfl.connect(config) as session:
-    model = vfl.LogisticRegression().fit(rows["train"], *labels)
-    probabilities = model.predict_proba(rows["test"])
-    if labels:
-        vfl.record_metrics("joint", rows["truth"], probabilities[:, 1])
+    rows = vfl.align(vfl.read_table(table, text=["id"]), on="id")
+    train, test = vfl.train_test_split(rows, on="id", test_size=0.3)
+    guest = ["y"] if "y" in rows.columns else []
+    model = vfl.LogisticRegression().fit(train.drop("id", *guest), *(train[name] for name in guest))
+    probabilities = model.predict_proba(test.drop("id", *guest))
+    if guest:
+        vfl.record_metrics("joint", test["y"], probabilities[:, 1])
     model.save(output)
     print(session.folder)
 """
@@ -151,10 +152,14 @@ def test_three_processes_over_tls_leave_true_reports_and_logs(tmp_path: Path) ->
     tables = {"bank": GUEST} | {name: TABLES[name] for name in HOSTS}
     processes = {}
     for name, party in parties.items():
-        arrays: dict[str, Any] = {"train": tables[name][TRAIN], "test": tables[name][TEST]}
-        arrays |= {"y": LABELS[TRAIN], "truth": LABELS[TEST]} if name == "bank" else {}
-        np.savez(tmp_path / f"{name}.npz", **arrays)
-        files = [party.config, tmp_path / f"{name}.npz", tmp_path / f"{name}.model"]
+        frame = pl.DataFrame(tables[name]).with_columns(id=pl.Series([f"k{i}" for i in range(ROWS)]))
+        frame = (
+            frame.with_columns(y=LABELS)
+            if name == "bank"
+            else frame.sample(fraction=0.98, shuffle=True, seed=1)
+        )
+        frame.write_csv(tmp_path / f"{name}.csv")
+        files = [party.config, tmp_path / f"{name}.csv", tmp_path / f"{name}.model"]
         command = [sys.executable, "-c", SCRIPT, *map(str, files)]
         processes[name] = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -175,7 +180,7 @@ def test_three_processes_over_tls_leave_true_reports_and_logs(tmp_path: Path) ->
         assert summary.messages == sum(row["count"] for row in sent)
         assert summary.size == sum(row["size"] for row in sent)
         assert not {"score", "gradient"} & {row["leakage"] for row in facts[name]["messages"]}
-    assert facts["bank"]["metrics"]["joint"]["auc"] > 0.85
+    assert facts["bank"]["metrics"]["joint"]["auc"] > 0.8
     assert facts["bank"]["history_name"] == "distance"
     assert len(facts["bank"]["history"]) > 3
     assert facts["bank"]["parameters"]["security"] == "strict"
