@@ -13,7 +13,7 @@ How long a sample takes depends on its coins. Samples are drawn by the thousands
 can measure single ones on this machine is outside of the model.
 
 Source: Canonne, Kamath and Steinke, "The Discrete Gaussian for Differential Privacy", NeurIPS 2020 (arXiv 2004.00010),
-algorithms 1 to 3.
+the algorithms for exp(-g), the discrete Laplace and the discrete Gaussian distribution.
 """
 
 from typing import Any, TypeAlias
@@ -90,7 +90,7 @@ def _below(words: Any, at: Any, bound: Any, mask: Any) -> Any:
 
 @_kernel
 def _small_coin(words: Any, at: Any, numerator: Any, denominator: Any, mask: Any) -> Any:
-    """Flip a coin of exp(-numerator / denominator), numerator <= denominator (algorithm 1)."""
+    """Flip a coin of exp(-numerator / denominator), numerator <= denominator."""
     k = np.uint64(1)
     while True:
         value, at = _below(words, at, denominator, mask)
@@ -127,7 +127,7 @@ def _coin(words: Any, at: Any, numerator: Any, denominator: Any, mask: Any) -> A
 
 @_kernel
 def _laplace(words: Any, at: Any, t: Any, mask: Any) -> Any:
-    """Return absolute value and sign of a sample of the discrete Laplace distribution of scale t (algorithm 2)."""
+    """Return absolute value and sign of a sample of the discrete Laplace distribution of scale t."""
     while True:
         u, at = _below(words, at, t, mask)
         heads, at = _small_coin(words, at, u, t, mask)
@@ -147,7 +147,7 @@ def _laplace(words: Any, at: Any, t: Any, mask: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 def _fill(words: Any, sigma: Any, out: Any) -> Any:
-    """Fill `out` as far as the words reach; return how far (algorithm 3)."""
+    """Fill `out` as far as the words reach; return how far."""
     at, filled = 0, 0
     denominator = np.uint64(2) * sigma * sigma
     mask, wide = _mask(sigma), _mask(denominator)

@@ -68,7 +68,7 @@ def secure_sum(
 
     Returns
     -------
-    ndarray of float64, or a frame with one row
+    float, ndarray of float64, or a frame with one row
         Of the shape of the array, or of the same kind and columns as the frame.
 
     Raises
@@ -120,7 +120,7 @@ def secure_mean(
 
     Returns
     -------
-    ndarray of float64, or a frame with one row
+    float, ndarray of float64, or a frame with one row
         Of the shape of the array, or of the same kind and columns as the frame.
 
     Raises
@@ -377,7 +377,7 @@ def _parts(values: Any, party: str) -> tuple[Floats, tuple[str, ...]]:
 
 
 def _shaped(values: Any, result: Floats, names: tuple[str, ...]) -> Any:
-    return like(values, result[None, :], names) if names else result.reshape(np.shape(values))
+    return like(values, result[None, :], names) if names else result.reshape(np.shape(values))[()]
 
 
 def _ranges(

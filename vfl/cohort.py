@@ -37,7 +37,7 @@ from vfl.protocols.wire import Role
 if TYPE_CHECKING:
     from vfl.protocols.grpc import Endpoint
 
-__all__ = ["AggregatorSection", "CohortConfig", "CohortFile", "CohortSection", "Ledger", "load_cohort"]
+__all__ = ["AggregatorSection", "CohortConfig", "CohortFile", "CohortSection", "RoundFile", "load_cohort"]
 
 
 class AggregatorSection(Section, frozen=True):
@@ -190,7 +190,7 @@ def _certificate(path: Path, what: str) -> bytes:
     return pem
 
 
-class Ledger:
+class RoundFile:
     """The number of the last round that a party has taken part in, in a file that one process at a time may use.
 
     Parameters

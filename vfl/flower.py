@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vfl.cohort import CohortConfig, Ledger, load_cohort
+from vfl.cohort import CohortConfig, RoundFile, load_cohort
 from vfl.crypto.fixedpoint import FixedPoint
 from vfl.crypto.rng import SystemRng
 from vfl.crypto.weighted import WeightedEncoding
@@ -50,6 +50,7 @@ from vfl.protocols.wire import Role, decode, encode
 __all__ = ["SecureGrid", "SecureMod"]
 
 RECORD = "vfl.secagg"
+PRECONDITION = 6  # Flower's code of a mod that cannot go on
 Path = str | os.PathLike[str]
 Floats = NDArray[np.float64]
 
@@ -140,7 +141,8 @@ class SecureMod:
     Raises
     ------
     VFLError
-        From the mod, in a round: Flower reports it to the server as a failure of this client, which is then left out.
+        From the mod, at the start of a round: Flower reports it to the server as a failure of this client, which is
+        then left out. What is refused later in a round is a reply with an error.
     """
 
     def __init__(self, config: Path | Callable[[Any], Path], bound: float, **agreed: Any) -> None:
@@ -164,7 +166,7 @@ class SecureMod:
 
     @contextlib.contextmanager
     def _client(self, config: CohortConfig) -> Iterator[tuple[str, Client]]:
-        with contextlib.closing(Ledger(config.own.path(f"{config.name}.round"))) as ledger:
+        with contextlib.closing(RoundFile(config.own.path(f"{config.name}.round"))) as ledger:
             keys = config.own.identity()
             yield (
                 config.cohort.name,
@@ -202,9 +204,14 @@ class SecureMod:
             raise MalformedMessage(
                 f"a question of stage {stage} of a round that {client.name} has no part in"
             )
-        part = thaw(client, kept["part"])
-        kind = QUESTIONS[stage - 1]
-        part.answer(decode(kind, raw, part.dims(kind)))
+        try:
+            part = thaw(client, kept["part"])
+            kind = QUESTIONS[stage - 1]
+            part.answer(decode(kind, raw, part.dims(kind)))
+        except VFLError as error:  # a reply, so that Flower keeps the state without the part
+            flower = _flower()
+            reason = f"{type(error).__name__}: {error}"
+            return flower.Message(flower.Error(PRECONDITION, reason), reply_to=message)
         return self._reply(message, context, client, part)
 
     def _reply(self, message: Any, context: Any, client: Client, part: Any) -> Any:
@@ -260,7 +267,7 @@ class SecureGrid:
         policy = self._config.policy()
         model = _only_model(asked[0].content, "the strategy's message")
         task = self._agreed.task(self._config.cohort.name, policy, model)
-        with contextlib.closing(Ledger(self._config.own.path(f"{self._config.name}.round"))) as ledger:
+        with contextlib.closing(RoundFile(self._config.own.path(f"{self._config.name}.round"))) as ledger:
             ours = Round(policy, task, ledger.next())
         self._run(ours, asked, timeout)
         if ours.result is None:

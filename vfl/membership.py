@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from vfl.audit import AuditHeader, AuditLog
-from vfl.cohort import CohortConfig, Ledger, load_cohort
+from vfl.cohort import CohortConfig, RoundFile, load_cohort
 from vfl.crypto.masking import Words
 from vfl.crypto.rng import Rng, SystemRng
 from vfl.errors import ConfigError, LocalProtocolError
@@ -165,7 +165,7 @@ def join(config: str | os.PathLike[str], run: str = "") -> Iterator[Membership]:
     aggregator, policy, rng = str(loaded.aggregator.name), loaded.policy(), SystemRng()
     endpoint = loaded.endpoint(loaded.aggregator_certificate())
     with contextlib.ExitStack() as stack:
-        ledger = stack.enter_context(contextlib.closing(Ledger(loaded.own.path(f"{loaded.name}.round"))))
+        ledger = stack.enter_context(contextlib.closing(RoundFile(loaded.own.path(f"{loaded.name}.round"))))
         client = Client(loaded.name, loaded.own.identity(), policy, rng, ledger.last, ledger.keep)
         session = f"{loaded.cohort.name}/{run}"
         observe = stack.enter_context(_logged(loaded, session))
@@ -238,7 +238,7 @@ def aggregate(config: str | os.PathLike[str], report: "Report | None" = None) ->
     times = loaded.aggregator
     deadlines = Deadlines(times.gather_seconds, times.stage_seconds, times.reconnect_seconds)
     endpoints = {name: loaded.endpoint(pem) for name, pem in loaded.certificates.items()}
-    with contextlib.closing(Ledger(loaded.own.path(f"{loaded.name}.round"))) as ledger:
+    with contextlib.closing(RoundFile(loaded.own.path(f"{loaded.name}.round"))) as ledger:
         hub = Aggregator(loaded.name, endpoints, loaded.policy(), SystemRng(), deadlines)
         with hub:
             serve_calls(hub.hall, ledger.next, report or _ignored)

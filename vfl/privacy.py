@@ -1,10 +1,10 @@
 """Differential privacy of sums whose noise the clients add themselves, with dp-accounting as the accountant.
 
-    privacy = vfl.ClientPrivacy(clip=1.0, noise_multiplier=1.2, delta=1e-6)
+    privacy = vfl.ClientPrivacy(clip=1.0, noise_multiplier=4.0, delta=1e-6)
     with vfl.join("silo1.toml"):
         for _ in range(10):
             total = vfl.secure_sum(update, privacy=privacy)
-    print(privacy)      # 10 sums: epsilon 9.83 at delta 1e-06, by dp-accounting 0.6.0
+    print(privacy)      # 10 sums: epsilon 4.013 at delta 1e-06, by dp-accounting 0.6.0
 
 What is protected is whether a client took part and with what. Everybody who sees the sums is an adversary: the
 aggregator, the other clients, the public. The noise is sized for the clients that are sure to be there and honest,
@@ -82,10 +82,9 @@ class ClientPrivacy:
         """Return what has been spent, in words."""
         from importlib.metadata import version
 
-        return (
-            f"{self.sums} sums: epsilon {self.epsilon:.4g} at delta {self.delta:g}, by dp-accounting "
-            f"{version('dp-accounting') if _accounting() else ''}"
-        )
+        count = "1 sum" if self.sums == 1 else f"{self.sums} sums"
+        spent = f"epsilon {self.epsilon:.4g} at delta {self.delta:g}"
+        return f"{count}: {spent}, by dp-accounting {version('dp-accounting')}"
 
 
 def calibrated(

@@ -21,13 +21,14 @@ TEXT = """# Performance of secure aggregation
 Written by `python -m benchmarks.secagg --all --peers --write-docs`; do not edit. One round over values of 16 bits,
 with all clients and the aggregator in one process, each timed for itself; every message is encoded and decoded. The
 clients that are lost are lost after their secrets were shared, which is the costliest place. Up to 10 clients the best
-of three rounds, above one round. *up* is what one client sends in all. With 1,000 clients 50 may collude with the
-aggregator, otherwise any number below a third may.
+of three rounds, above one round. *bytes* are what one client sends in all; *CPU* is processor time in seconds, all
+threads together, which other work on the machine changes less than the time that passes. With 1,000 clients 50 may
+collude with the aggregator, otherwise any number below a third may.
 
 {machine}
 
-| clients | numbers | lost | exact | up, bytes a number | client, s | aggregator, s | / Flower | / Flower |
-|---|---|---|---|---|---|---|---|---|
+| clients | numbers | lost | exact | bytes a number | client, s | CPU | / Flower | aggregator, s | CPU | / Flower |
+|---|---|---|---|---|---|---|---|---|---|---|
 {rows}
 
 **Flower** is its SecAgg+ functions, of the wheel, called as its mod and its workflow call them, with as many neighbours
@@ -37,7 +38,7 @@ over theirs, below 1 where we are faster: on a shared machine ratios keep their 
 bytes a number and {tenseal_client:.2f} s of a client for 10^6 numbers, and shows the sum, or any part of it, to the
 holder of the key.
 
-Sizes of more than {most:.0e} numbers over all clients are left out.
+Sizes that are not in the table take more than ten minutes.
 """
 
 
@@ -65,20 +66,40 @@ def sizes(quick: bool) -> list[Size]:
     ]
 
 
+def times(figures: dict[str, Any], who: str, ratio: str) -> list[str]:
+    """Return seconds, processor seconds and the ratio to Flower's."""
+    found = (figures[f"{who}_seconds"], figures[f"{who}_cpu_seconds"], figures[ratio])
+    return ["-" if value is None else f"{value:.3g}" for value in found]
+
+
 def row(size: Size, figures: dict[str, Any]) -> str:
     """Return one line of the table."""
-    ratios = [figures["ratio_to_flower"], figures["server_ratio_to_flower"]]
     cells = [
         f"{size.clients:,}",
         f"{size.params:,}",
         f"{size.lost}",
         "yes" if figures["exact"] else "NO",
         f"{figures['bytes_per_param']:.3f}",
-        f"{figures['client_seconds']:.3g}",
-        f"{figures['server_seconds']:.3g}",
-        *("-" if ratio is None else f"{ratio:.3g}" for ratio in ratios),
+        *times(figures, "client", "ratio_to_flower"),
+        *times(figures, "server", "server_ratio_to_flower"),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def page(results: list[tuple[Size, dict[str, Any]]]) -> str | None:
+    """Return the page, once there is a peer to compare with at 10^6 numbers."""
+    flower = next((f["flower"] for _, f in results if "client_seconds" in f.get("flower", {})), None)
+    million = next((f["tenseal"] for s, f in results if s.params == 10**6 and "tenseal" in f), None)
+    if flower is None or million is None:
+        return None
+    ordered = sorted(results, key=lambda item: (item[0].clients, item[0].params, item[0].dropout))
+    return TEXT.format(
+        machine=machine(),
+        rows="\n".join(row(size, figures) for size, figures in ordered),
+        flower_bytes=flower["bytes_per_param"],
+        tenseal_bytes=million["bytes_per_param"],
+        tenseal_client=million["client_seconds"],
+    )
 
 
 def main(
@@ -86,22 +107,13 @@ def main(
     python: str | None,
     measure: Callable[[Size, int, str | None], dict[str, Any]],
 ) -> None:
-    """Measure all sizes, print the table, and write it if that was asked for."""
-    results = []
-    for size in sizes(options.quick):
+    """Measure all sizes, the small ones first, print the table, and write it after each if that was asked for."""
+    results: list[tuple[Size, dict[str, Any]]] = []
+    for size in sorted(sizes(options.quick), key=lambda size: size.clients * size.params):
         figures = measure(size, 3 if size.clients <= 10 else 1, python)
         results.append((size, figures))
         print(row(size, figures), flush=True)
-    flower = next((f["flower"] for _, f in results if "client_seconds" in f.get("flower", {})), None)
-    million = next((f["tenseal"] for s, f in results if s.params == 10**6 and "tenseal" in f), None)
-    if options.write_docs and flower and million:
-        text = TEXT.format(
-            machine=machine(),
-            rows="\n".join(row(size, figures) for size, figures in results),
-            flower_bytes=flower["bytes_per_param"],
-            tenseal_bytes=million["bytes_per_param"],
-            tenseal_client=million["client_seconds"],
-            most=MOST,
-        )
-        DOCS.write_text(text, encoding="utf-8")
+        text = page(results)
+        if options.write_docs and text is not None:
+            DOCS.write_text(text, encoding="utf-8")
     print(json.dumps({"exact": all(figures["exact"] for _, figures in results), "sizes": len(results)}))

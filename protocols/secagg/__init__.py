@@ -29,7 +29,7 @@ is not among them. Secrets carry commitments, so that wrong shares are found and
 not the aggregator's.
 
 Sources: Bonawitz, Ivanov, Kreuter, Marcedone, McMahan, Patel, Ramage, Segal and Seth, "Practical Secure Aggregation for
-Privacy-Preserving Machine Learning", CCS 2017 (eprint 2017/281), section 4 and figure 4 with the lines for active
+Privacy-Preserving Machine Learning", CCS 2017 (eprint 2017/281), figure 4 with the lines for active
 adversaries; Bell et al., CCS 2020 (eprint 2020/704), for the graph; Pasquini, Francati and Ateniese, "Eluding Secure
 Aggregation in Federated Learning via Model Inconsistency", CCS 2022 (arXiv 2111.07380), for the hash of the model.
 """

@@ -352,7 +352,7 @@ class Contribution:
                 f"{signers.sum()} clients have confirmed the survivors, {self._client.name} requires "
                 f"{self._policy.quorum}"
             )
-        for other in np.flatnonzero(signers).tolist():
+        for other in np.flatnonzero(signers)[: self._policy.quorum].tolist():  # more prove nothing more
             self._check(
                 other, SURVIVORS, self._statement, agreement.signatures[other], "this set of survivors"
             )

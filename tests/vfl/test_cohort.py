@@ -15,7 +15,7 @@ from tests.parties import replace
 from vfl.audit import verify
 from vfl.cli import execute
 from vfl.cli.demo import free_address
-from vfl.cohort import Ledger, load_cohort
+from vfl.cohort import RoundFile, load_cohort
 from vfl.errors import ConfigError, LocalProtocolError
 from vfl.protocols.wire import Role
 
@@ -84,6 +84,7 @@ def line(process: "subprocess.Popen[str]") -> tuple[list[float], list[str]]:
     return result, survivors
 
 
+@pytest.mark.slow
 def test_five_silos_one_killed_in_a_round_and_started_again(running: Running) -> None:
     """The sum is that of a clean run with four; the fifth gets it when it is back, and goes on with the others."""
     clients = {name: running.client(name, 2 if name == "silo3" else 9) for name in SILOS}
@@ -186,20 +187,20 @@ class TestLedger:
     def test_numbers_are_kept(self, tmp_path: Path) -> None:
         path = tmp_path / "silo0.round"
         for expected in (-1, 7):
-            ledger = Ledger(path)
+            ledger = RoundFile(path)
             assert ledger.last == expected
             ledger.keep(7)
             assert path.stat().st_mode & 0o777 == 0o600
             ledger.close()
 
     def test_one_process_at_a_time(self, tmp_path: Path) -> None:
-        first = Ledger(tmp_path / "a.round")
+        first = RoundFile(tmp_path / "a.round")
         with pytest.raises(LocalProtocolError, match="another process"):
-            Ledger(tmp_path / "a.round")
+            RoundFile(tmp_path / "a.round")
         first.close()
-        Ledger(tmp_path / "a.round").close()
+        RoundFile(tmp_path / "a.round").close()
 
     def test_a_damaged_file_is_not_taken_for_a_new_one(self, tmp_path: Path) -> None:
         (tmp_path / "a.round").write_text("")
         with pytest.raises(ConfigError, match="must not be lost"):
-            Ledger(tmp_path / "a.round")
+            RoundFile(tmp_path / "a.round")

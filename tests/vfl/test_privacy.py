@@ -39,7 +39,9 @@ class TestAccountant:
             accountant.compose(event)
             figures.append(accountant.get_epsilon(privacy.delta))
         assert privacy.epsilon == min(figures)
-        assert f"{sums} sums: epsilon {privacy.epsilon:.4g} at delta 1e-06" in str(privacy)
+        assert f"{sums} sum{'s' if sums > 1 else ''}: epsilon {privacy.epsilon:.4g} at delta 1e-06" in str(
+            privacy
+        )
 
     @pytest.mark.parametrize(("noise", "sums"), [(1.0, 1), (5.0, 20)])
     def test_it_is_that_of_gaussian_noise_but_for_the_rounding(self, noise: float, sums: int) -> None:
