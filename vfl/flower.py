@@ -21,7 +21,7 @@ The model that a client has received is bound into its masks: a server that send
 gets no sum.
 
 Between two messages the secrets of a round are in the context's state, which Flower keeps at the client, as for its own
-SecAgg+. The extra ``[flower]`` installs Flower; its message API of versions 1.21 and later is used.
+SecAgg+. The extra ``[flower]`` installs Flower; 1.41 is the version that this was tested with.
 """
 
 import contextlib

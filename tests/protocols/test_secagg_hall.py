@@ -1,5 +1,6 @@
 """Clients over channels: in memory stepped by hand, over mutual TLS as threads and as processes."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -7,9 +8,11 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.channels import Identity, Task, endpoint, threads_besides
@@ -22,6 +25,7 @@ from vfl.errors import (
     CohortTooSmall,
     ConfigError,
     ConfigMismatch,
+    InconsistentView,
     PeerAborted,
     PeerAuthenticationError,
     RoundLost,
@@ -30,10 +34,11 @@ from vfl.errors import (
 from vfl.protocols.channel import Channel, Party, memory_pair, run, run_local
 from vfl.protocols.grpc import Endpoint, Hub
 from vfl.protocols.record import Transcript
+from vfl.protocols.secagg.calls import serve_calls
 from vfl.protocols.secagg.client import Client, Contribution, Result, contribute
 from vfl.protocols.secagg.hall import Deadlines, Hall, attend
-from vfl.protocols.secagg.messages import Invitation, Join
-from vfl.protocols.secagg.network import Aggregator, dial, take_part
+from vfl.protocols.secagg.messages import Invitation, Join, Outcome
+from vfl.protocols.secagg.network import Aggregator, Line, dial, take_part
 from vfl.protocols.secagg.policy import Policy
 from vfl.protocols.secagg.server import Round, Stage
 from vfl.protocols.wire import Leakage, Message, Role
@@ -318,6 +323,72 @@ class TestOverTheNetwork:
             time.sleep(0.2)
         with pytest.raises((ChannelClosed, PeerAborted)):
             waiting.result()
+
+
+class TestCalls:
+    """An aggregator that runs what its clients ask for."""
+
+    def serving(self, net: Net) -> tuple[Task, list[Any]]:
+        seen: list[Any] = []
+        number = itertools.count().__next__
+        return Task(lambda: serve_calls(net.aggregator.hall, number, lambda *what: seen.append(what))), seen
+
+    def test_a_client_that_comes_too_late_is_given_the_sum(self) -> None:
+        net = Net(policy(4), Deadlines(gather=0.5, stage=20))
+        with net.aggregator:
+            served, seen = self.serving(net)
+            lines = [Line(partial(net.dial, name), 20.0) for name in net.rules.names]
+            early = [Task(partial(lines[i].take_part, part_of(net.rules, i))) for i in range(3)]
+            assert [t.result().survivors for t in early] == [tuple(names(3))] * 3
+            late = part_of(net.rules, 3)
+            result = lines[3].take_part(late)
+            assert result.survivors == tuple(names(3))
+            assert result.total.tolist() == expected(range(3), task())
+            assert (late.number, late.answered) == (-1, 0)
+            another = task(dimension=7)
+            again = [self.part(net, i, another) for i in range(4)]
+            tasks = [Task(partial(lines[i].take_part, again[i])) for i in range(4)]
+            assert [t.result().total.tolist() for t in tasks] == [expected(range(4), another)] * 4
+            for line in lines:
+                line.close()
+        served.result()
+        assert [(done.dimension, number) for done, number, _ in seen] == [(5, 0), (7, 1)]
+
+    def part(self, net: Net, i: int, of: Any) -> Contribution:
+        client = Client(names(4)[i], identities(4)[i], net.rules, SystemRng(), last_round=0)
+        return client.contribution(of, vector(i, of))
+
+    def test_sums_are_forgotten_when_everybody_has_left(self) -> None:
+        net = Net(policy(3), Deadlines(gather=20, stage=20))
+        with net.aggregator:
+            served, seen = self.serving(net)
+            for last in (-1, 0):
+                done = [net.client(i, part_of(net.rules, i, last_round=last)) for i in range(3)]
+                assert [t.result().total.tolist() for t in done] == [expected(range(3), task())] * 3
+                deadline = time.monotonic() + 5
+                while net.aggregator.hall._here and time.monotonic() < deadline:
+                    time.sleep(0.01)
+        served.result()
+        assert [number for _, number, _ in seen] == [0, 1]
+
+    def test_a_join_that_describes_no_task_is_refused(self) -> None:
+        net = Net(policy(3), Deadlines())
+        with net.aggregator:
+            channel = net.dial("silo000")
+
+            async def ask() -> None:
+                await channel.send(Join(number=-1, answered=0, task={"session": "00"}))
+                await channel.recv(Invitation)
+
+            with pytest.raises(PeerAborted, match="MalformedMessage"):
+                run(ask())
+            channel.close()
+
+    def test_an_outcome_over_too_few_is_refused(self) -> None:
+        part = part_of(policy(4), 0)
+        packed = np.zeros(part.dims(Outcome)["packed"], np.uint8)
+        with pytest.raises(InconsistentView, match="fewer clients"):
+            part.told(Outcome(present=np.array([1, 1, 0, 0], np.uint8), total=packed))
 
 
 def _invitation_of_round(rules: Policy, number: int) -> Any:
