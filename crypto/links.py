@@ -124,7 +124,7 @@ _EXPONENTIAL = [
 LOGISTIC = Chain(
     steps=tuple(Step(amplitude, slope / 250) for amplitude, slope in _LOGISTIC),
     reach=(-250.0, 250.0),
-    limbs=1,
+    limbs=2,
     guard_bits=24,
     constant=0.5,
 )

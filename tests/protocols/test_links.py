@@ -58,9 +58,9 @@ def test_logistic_residuals_on_shares() -> None:
     z = np.concatenate([np.linspace(-12, 12, 3000), np.linspace(-250, 250, 2000)]).reshape(-1, 2)
     y = (z > 0).astype(float)
     error = on_shares(Logistic(), z, y) - (LOGISTIC.clear(z) - y)
-    assert 0 < np.abs(error).max() < LOGISTIC.rounding
-    assert abs(error.mean()) < 1e-5
-    assert error.std() < 2e-4
+    assert 0 < np.abs(error).max() < LOGISTIC.rounding + 2**-18  # and that of scores and residuals
+    assert abs(error.mean()) < 1e-6
+    assert error.std() < 2e-6
 
 
 @pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
