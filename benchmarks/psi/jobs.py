@@ -78,7 +78,7 @@ def relayed(link: Link | None, target: tuple[str, int]) -> Iterator[tuple[str, i
 
 def ours(folder: Path, case: Case) -> Figures:
     """Compare the tables once; return the figures, and whether both hold exactly the common rows in one order."""
-    configure(folder, argparse.Namespace(verbose=False))
+    configure(folder, argparse.Namespace(verbose=False, security="strict"))
     target = free_address()
     command = [sys.executable, "-m", "benchmarks.psi.party", str(folder)]
     source = "file" if case.streamed else "memory"
