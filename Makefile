@@ -25,6 +25,7 @@ docs: .venv/installed-dev
 	$(BIN)/python docs/generate.py
 
 bench: .venv/installed-dev
+	$(BIN)/python -m benchmarks.quality
 	$(BIN)/python -m benchmarks.quality --he paillier
 	$(BIN)/python -m benchmarks.quality --he ckks
 	$(BIN)/python -m benchmarks.leakage

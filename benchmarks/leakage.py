@@ -1,4 +1,4 @@
-"""What the gradient exchange gives away, computed from what each party gets: the figures of docs/leakage.md.
+"""What the gradient exchange gives away, computed from what each party gets: the figures of docs/leakage_exchange.md.
 
     python -m benchmarks.leakage
 
@@ -58,7 +58,7 @@ def recorded(epochs: int) -> tuple[Floats, Floats]:
 
     def fit(table: pl.DataFrame, *label: str) -> Floats:
         rows = vfl.align(table, on="phone", normalise="phone:DE")
-        model = vfl.LogisticRegression(max_iter=epochs, batch_size=None, n_iter_no_change=epochs)
+        model = vfl.LogisticRegression(security="exchange", max_iter=epochs, batch_size=None, tol=0.0)
         features = rows.drop("phone", *label)
         model.fit(features, rows[label[0]] if label else None)
         values: Floats = features.to_numpy().astype(np.float64)

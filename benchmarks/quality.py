@@ -1,11 +1,11 @@
 """Train over two processes and mutual TLS, and compare with the guest's columns alone and with pooled data.
 
-    python -m benchmarks.quality [--data DIR] [--he paillier|ckks] [--label y] [--id id]
+    python -m benchmarks.quality [--data DIR] [--he ckks|paillier] [--security strict|exchange] [--label y] [--id id]
 
-DIR holds guest.csv and host.csv; without it the German Credit data of the package are used. Rows whose identifier is
-an integer divisible by 5 are held out; other identifiers are held out when a hash of them is. The last line printed is
-one JSON object. `seconds` covers alignment, training and scoring in both processes, without their start; `bytes` is
-everything that crossed, both ways.
+Training is strict, or the gradient exchange if its encryption is named. DIR holds guest.csv and host.csv; without it
+the German Credit data of the package are used. Rows whose identifier is an integer divisible by 5 are held out; other
+identifiers are held out when a hash of them is. The last line printed is one JSON object. `seconds` covers alignment,
+training and scoring in both processes, without their start; `bytes` is everything that crossed, both ways.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def party(role: str, folder: Path, options: argparse.Namespace) -> None:
         rows = vfl.align(table, on=options.id)
         test = held_out(rows[options.id].to_list())
         features = rows.drop(options.id, *([options.label] if role == "guest" else []))
-        model = vfl.LogisticRegression(he=options.he)
+        model = vfl.LogisticRegression(security=options.security, he=options.he)
         if role == "host":
             model.fit(features.filter(~test))
             model.predict_proba(features.filter(test))
@@ -100,6 +100,7 @@ def configure(folder: Path, options: argparse.Namespace) -> None:
     """Write keys, certificates and configurations of both parties."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
+    accepted = '["score", "gradient"]' if options.security == "exchange" else "[]"
     for role, peer in PARTIES.items():
         key = IdentityKey.generate()
         path = folder / f"{role}.key"
@@ -110,7 +111,7 @@ def configure(folder: Path, options: argparse.Namespace) -> None:
         (folder / f"{role}.toml").write_text(
             f'[party]\nname = "{role}"\nrole = "{role}"\nkey = "{role}.key"\ncertificate = "{role}.pem"\n'
             f'[peer]\nname = "{peer}"\ncertificate = "{peer}.pem"\n{way} = "{address}"\n'
-            f'[policy]\naccept_leakage = ["score", "gradient"]\ncolumns = ["*"]\n'
+            f'[policy]\naccept_leakage = {accepted}\ncolumns = ["*"]\n'
             f'[run]\noutput = "runs-{role}"\nverbose = {int(options.verbose)}\n'
         )
 
@@ -140,13 +141,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--he", choices=["ckks", "paillier"], default="ckks")
+    parser.add_argument("--security", choices=["strict", "exchange"])
+    parser.add_argument("--he", choices=["auto", "lattice", "ckks", "paillier"], default="auto")
     parser.add_argument("--label", default="y")
     parser.add_argument("--id", default="id")
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("--role", choices=list(PARTIES), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.security is None:
+        options.security = "exchange" if options.he in ("ckks", "paillier") else "strict"
     if options.role:
         party(options.role, options.folder, options)
         return
@@ -162,7 +166,7 @@ def main() -> None:
         if any(codes):
             sys.exit(f"a party failed: exit codes {codes}")
         result = json.loads((folder / "result.json").read_text())
-        figures = {**result, **references(options), "he": options.he}
+        figures = {**result, **references(options), "security": options.security, "he": options.he}
     print(json.dumps(figures))
 
 

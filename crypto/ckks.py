@@ -51,8 +51,8 @@ from vfl.crypto.ckks_format import CHUNK, PUBLIC_BYTES, REPLY, FreshCKKSCipherte
 from vfl.crypto.ckks_ring import DEGREE, MODULUS, PRIMES, SEED_BYTES, FloatArray, Residues
 from vfl.crypto.fresh import FreshCiphertexts
 from vfl.crypto.innerproduct import Evaluator, Format, KeyHolder
-from vfl.crypto.lattice.ntt import run
 from vfl.crypto.rng import Rng
+from vfl.crypto.threads import run
 from vfl.errors import CryptoError, InvalidCiphertext, InvalidKey, MalformedMessage
 
 __all__ = [

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from vfl.crypto import ckks_kernels as kernels
 from vfl.crypto.lattice import sampling
-from vfl.crypto.lattice.ntt import run
 from vfl.crypto.rng import Rng
+from vfl.crypto.threads import run
 
 __all__ = [
     "COEFFICIENT_BITS", "DEGREE", "MODULI", "MODULUS", "PRIMES", "SEED_BYTES", "SLOTS", "SPECIAL_PRIME", "FloatArray",

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfl.crypto.gf128 import SHARED, Elements, set_product
-from vfl.crypto.lattice.ntt import kernel, run
+from vfl.crypto.lattice.ntt import kernel
+from vfl.crypto.threads import run
 
 __all__ = ["Chunked", "Packed", "decimal", "digests", "pack"]
 

@@ -21,7 +21,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from vfl.crypto import keystream
-from vfl.crypto.lattice.ntt import run
+from vfl.crypto.threads import run
 from vfl.errors import EncodingOverflow, InvalidData
 
 __all__ = [

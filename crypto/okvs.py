@@ -33,7 +33,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfl.crypto.gf128 import Elements, add_product, inverse, product
-from vfl.crypto.lattice.ntt import kernel, run
+from vfl.crypto.lattice.ntt import kernel
+from vfl.crypto.threads import run
 from vfl.errors import CryptoError
 
 __all__ = ["Grouped", "Shape", "capacity", "decode", "encode", "group", "shape"]

@@ -283,26 +283,27 @@ class _Backward(_Coefficients):
 
 @final
 class _Slotwise(Product):
-    """Products number by number, prime by prime."""
+    """Products number by number, prime by prime; short ones side by side, so that one ciphertext takes all J."""
 
     def __init__(self, backend: LatticeBackend, terms: int, length: int, limbs: int) -> None:
         if terms < 1 or length < 1 or not 1 <= limbs <= RING.limbs:
             raise EncodingOverflow(
                 f"{terms} products of {length} numbers of {limbs} limbs cannot be computed"
             )
-        self._backend, self._terms, self._length = backend, terms, length
-        self._blocks, self._degree = -(-length // SHARES.degree), SHARES.degree
+        self._backend, self._degree, self._length = backend, SHARES.degree, length
+        self._beside = terms if terms * length <= self._degree else 1
+        self._terms, self._blocks = terms // self._beside, -(-length // self._degree)
         self._positions = np.arange(self._degree)
         self._ring = Ring(RING.primes[:limbs])
         self._slots = [Slots(params) for params in SLOTS[:limbs]]
-        self._vectors = [vector_bytes(params, self._blocks * terms) for params in SLOTS[:limbs]]
+        self._vectors = [vector_bytes(params, self._blocks * self._terms) for params in SLOTS[:limbs]]
         self._products = [products_bytes(params, self._blocks, self._degree) for params in SLOTS[:limbs]]
         self.vector_bytes, self.product_bytes = sum(self._vectors), sum(self._products)
 
     def _arrange(self, values: Share, limb: int) -> Words:
         """Cut one limb of (J, L, length) into (blocks, J, N)."""
         out = np.zeros((self._terms, self._blocks * self._degree), np.uint32)
-        out[:, : self._length] = values[:, limb]
+        out[:, : self._beside * self._length] = values[:, limb].reshape(self._terms, -1)
         blocks = out.reshape(self._terms, self._blocks, self._degree).transpose(1, 0, 2)
         return np.ascontiguousarray(blocks)
 
@@ -322,7 +323,7 @@ class _Slotwise(Product):
             sums = slots.multiply(vector, self._arrange(operand, limb))
             fresh, masks = key.rerandomise(sums, self._positions, rng)
             parts.append(fresh)
-            share[limb] = slots.decode(masks).reshape(-1)[: self._length]
+            share[limb] = self._sums(slots.decode(masks), limb)
         return Bundle(parts), self._ring.negate(share)
 
     def open(self, received: FreshCiphertexts) -> Share:
@@ -330,5 +331,11 @@ class _Slotwise(Product):
         bundle = _split(received, self._products)
         for limb, (slots, key) in enumerate(zip(self._slots, self._backend.slot_secrets, strict=False)):
             opened = key.open(bundle[limb], self._blocks, self._positions)
-            share[limb] = slots.decode(opened).reshape(-1)[: self._length]
+            share[limb] = self._sums(slots.decode(opened), limb)
         return share
+
+    def _sums(self, values: Words, limb: int) -> Words:
+        """Return the first `length` numbers of slots, (blocks, N), and those that stand beside them added."""
+        used = values.reshape(-1)[: self._beside * self._length].reshape(self._beside, -1)
+        summed: Words = (used.sum(axis=0, dtype=np.uint64) % RING.primes[limb]).astype(np.uint32)
+        return summed

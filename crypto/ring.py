@@ -20,9 +20,10 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from vfl.crypto.lattice.ntt import kernel, run
+from vfl.crypto.lattice.ntt import kernel
 from vfl.crypto.lattice.params import SHARES, lift
 from vfl.crypto.rng import Rng
+from vfl.crypto.threads import run
 from vfl.errors import EncodingOverflow
 
 __all__ = ["MATRIX_BITS", "RING", "FloatArray", "Ring", "Share", "failure_bits"]
@@ -179,6 +180,18 @@ def _floats(x: Any, primes: Any, inverses: Any, garner: Any, places: Any, half: 
         out[i] = sign * value
 
 
+@kernel
+def _turns(x: Any, factors: Any, primes: Any, inverses: Any, out: Any) -> None:
+    """Write fractions of t: the sum of x factor / p over the primes, by the Chinese remainder theorem."""
+    out[:] = 0.0
+    for limb in range(primes.size):
+        p, inverse, factor = primes[limb], inverses[limb], factors[limb]
+        for j in range(out.size):
+            out[j] += np.float64(_mod(np.uint64(x[limb, j]) * factor, p, inverse)) / np.float64(p)
+    for j in range(out.size):
+        out[j] -= np.floor(out[j])
+
+
 @final
 class Ring:
     """Arithmetic on arrays of residues.
@@ -260,9 +273,18 @@ class Ring:
         return np.ldexp(out, -fraction_bits).reshape(values.shape[1:])
 
     def turns(self, values: Share, multiplier: int) -> FloatArray:
-        """Return (multiplier x modulo t) / t in [-1/2, 1/2): a share's part of the angle 2 pi multiplier x/t."""
-        turns: FloatArray = self.decode(self.scale(values, multiplier), 0) / float(self.modulus)
-        return turns
+        """Return (multiplier x modulo t) / t in [0, 1): a share's part of the angle 2 pi multiplier x/t."""
+        others = [self.modulus // p for p in self.primes]
+        factors = [multiplier * pow(q, -1, p) % p for p, q in zip(self.primes, others, strict=True)]
+        flat = np.ascontiguousarray(values).reshape(self.limbs, -1)
+        constants = np.array(factors, np.uint64), self._primes, self._inverses
+        out = np.empty(flat.shape[1])
+        run(
+            lambda i, j: _turns(flat[:, i:j], *constants, out[i:j]),
+            len(out),
+            self._threads(len(out)),
+        )
+        return out.reshape(values.shape[1:])
 
     def lift(self, values: Share) -> NDArray[Any]:
         """Return centred integers exactly: int64 or Python's."""

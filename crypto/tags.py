@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfl.crypto.gf128 import SHARED, Elements
-from vfl.crypto.lattice.ntt import kernel, run
+from vfl.crypto.lattice.ntt import kernel
+from vfl.crypto.threads import run
 
 __all__ = ["TagList", "find", "head_bits", "head_bytes", "parse_heads", "sort_tags"]
 

@@ -46,9 +46,10 @@ from numpy.typing import NDArray
 
 from vfl.crypto.fixedkey import BLOCK, FixedKey, derive, keystream
 from vfl.crypto.gf128 import Elements
-from vfl.crypto.lattice.ntt import kernel, run
+from vfl.crypto.lattice.ntt import kernel
 from vfl.crypto.ot import COUNT, ExtendedReceiver, ExtendedSender
 from vfl.crypto.rng import Rng
+from vfl.crypto.threads import run
 
 __all__ = ["WEIGHT", "DeltaHolder", "Noise", "Plan", "VectorHolder", "plan"]
 

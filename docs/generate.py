@@ -18,10 +18,14 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
+import numpy as np
+from scipy.special import expit
 
 import vfl.protocols
 from vfl import LogisticRegression, config, job
+from vfl.adapter import EXPECTED_FAILED_CHECKS
 from vfl.cli import templates
+from vfl.crypto.links import EXPONENTIAL, LOGISTIC
 from vfl.protocols.wire import OPT_IN, Array, Bytes, Leakage, Message, Role, largest, message_types
 
 DOCS = Path(__file__).resolve().parent
@@ -48,7 +52,7 @@ CALLS = {
     "vole": "in `vfl.align`",
 }
 TAG_BYTES = 16
-FIRST = ["session", "psi", "gradient", "secagg", "ckks"]
+FIRST = ["session", "psi", "product", "glm", "inference", "gradient", "secagg", "ckks"]
 
 
 def messages(protocol: str = "") -> list[type[Message]]:
@@ -285,6 +289,27 @@ def parameters() -> str:
     return table(["parameter", "value", "default", "meaning"], rows)
 
 
+def links() -> str:
+    """How far the chains of sines are from the links, band by band."""
+    rows = []
+    for z in (5, 30, 118, 250):
+        scores = np.linspace(-z, z, 200_001)
+        error = np.abs(LOGISTIC.clear(scores) - expit(scores)).max()
+        rows.append([f"1/(1 + e^-z), {-z} to {z}", f"{error:.1e}", "-", f"{LOGISTIC.rounding:.1e}"])
+    for low, high in ((-10, -5), (-5, 0), (0, 3), (3, 6)):
+        scores = np.linspace(low, high, 200_001)
+        errors, unit = np.abs(EXPONENTIAL.clear(scores) - np.exp(scores)), np.exp(scores) + 0.0025
+        relative = f"{(errors / unit).max():.1e}"
+        rows.append([f"e^z, {low} to {high}", f"{errors.max():.1e}", relative, f"{EXPONENTIAL.rounding:.1e}"])
+    head = ["link, scores", "largest error", "relative to e^z + 0.0025", "rounding"]
+    return table(head, rows)
+
+
+def checks() -> str:
+    """The checks of scikit-learn that cannot hold for joint models, with the reasons."""
+    return table(["check", "why not"], [[f"`{name}`", why] for name, why in EXPECTED_FAILED_CHECKS.items()])
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "leakage": leakage,
     "summary": summary,
@@ -294,11 +319,15 @@ PARTS: dict[str, Callable[[], str]] = {
     "multi": of_protocol("multi"),
     "spine": of_protocol("spine"),
     "gradient": of_protocol("gradient"),
+    "glm": of_protocol("glm"),
+    "links": links,
+    "inference": of_protocol("inference"),
     "secagg": of_protocol("secagg"),
     "ckks": of_protocol("ckks"),
     "configuration": configuration,
     "job": job_file,
     "parameters": parameters,
+    "checks": checks,
 }
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 

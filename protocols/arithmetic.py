@@ -23,10 +23,12 @@ CRYPTO 1999, section 4; polynomials of shares by the binomial theorem are folklo
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import final
 
 import numpy as np
 
+from vfl.crypto.links import Chain, Step
 from vfl.crypto.product import Backend
 from vfl.crypto.ring import RING, FloatArray, Ring, Share
 from vfl.crypto.rng import Rng
@@ -114,28 +116,65 @@ class Arithmetic:
             ]
         return self.truncate(RING.add(own, await self.cross(factors)), bits)
 
-    async def sine(self, turns: FloatArray, bits: int, limbs: int = RING.limbs) -> Share:
-        """Return the share of sin(2 pi x) 2^bits, x being the sum of both parties' `turns`, in one round.
+    async def sine(self, turns: FloatArray, amplitude: float, limbs: int = RING.limbs) -> Share:
+        """Return the share of round(amplitude sin(2 pi x)), x being the sum of both parties' `turns`, in one round.
 
         Parameters
         ----------
         turns : ndarray, shape (n,)
             This party's part of the angle; whole turns do not matter.
-        bits : int
-            Fraction bits of the result, half of them from each party's factor; at most 28 for a single limb.
+        amplitude : float
+            Of the integers shared; its absolute value is below half of their modulus, and below 2^120.
         limbs : int
             Primes of t modulo which the result is shared.
 
         Returns
         -------
         Share, shape (limbs, n)
-            Off by less than 2^(bits/2 + 1/2), which is the rounding of the factors.
+            Off by at most sqrt(2 |amplitude|) + 1/2: each party rounds factors as large as the amplitude's root.
         """
         ring = Ring(RING.primes[:limbs])
-        own = bits // 2 if self.party else bits - bits // 2
-        sine, cosine = (ring.encode(wave(2 * np.pi * turns), own) for wave in (np.sin, np.cos))
+        root = math.sqrt(abs(amplitude))
+        own = root if self.party else math.copysign(root, amplitude)
+        sine, cosine = (ring.encode(own * wave(2 * np.pi * turns), 0) for wave in (np.sin, np.cos))
         factors = (cosine, sine) if self.party else (sine, cosine)
         return await cross(self.peer, self.backend, np.stack(factors), self.rng)
+
+    async def chain(self, chain: Chain, scores: Share, score_bits: int, bits: int) -> Share:
+        """Return the share of a function of scores, in as many rounds as it has steps.
+
+        Parameters
+        ----------
+        chain : Chain
+        scores : Share, shape (L, n)
+        score_bits : int
+            Fraction bits of the scores.
+        bits : int
+            Fraction bits of the result, the guard bits of the chain being gone.
+
+        Returns
+        -------
+        Share, shape (L, n)
+        """
+        inner, carried = Ring(RING.primes[: chain.limbs]), np.zeros(scores.shape[1])
+        *steps, last = chain.steps
+        for step in steps:
+            turns = self._turns(scores, step, score_bits) + carried
+            shared = await self.sine(turns, step.amplitude * inner.modulus / (2 * math.pi), chain.limbs)
+            carried = inner.turns(shared, 1)
+        unit = chain.scale * 2.0 ** (bits + chain.guard_bits)
+        turns = self._turns(scores, last, score_bits) + carried
+        curve = await self.sine(turns, last.amplitude * unit)
+        line = RING.scale(scores, round(chain.linear * unit / 2**score_bits))
+        constant = RING.integers([round(chain.constant * unit)] * scores.shape[1])
+        whole = RING.add(RING.add(curve, line), self.constant(constant))
+        return self.truncate(whole, chain.guard_bits)
+
+    def _turns(self, scores: Share, step: Step, score_bits: int) -> FloatArray:
+        """Return this party's part of the angle w z + f."""
+        multiplier = round(Fraction(step.slope / (2 * math.pi)) * RING.modulus / 2**score_bits)
+        start = 0.0 if self.party else step.start / (2 * math.pi)
+        return RING.turns(scores, multiplier) + start
 
     async def times_guest(self, x: Share, factor: Share | None, bits: int = 0) -> Share:
         """Return the share of x w 2^-bits for a factor w that the guest knows; the host passes None."""

@@ -61,9 +61,10 @@ class Leakage(enum.StrEnum):
     UNIFORM = "uniform"  # one-time-padded or blinded values: their number alone
     INTERSECTION = "intersection"  # which customers are common, or how many
     PAYLOAD = "payload"  # agreed columns of the common customers, as they are
+    RESULT = "result"  # what the call was made for: the scores of the rows that are scored
     SCORE = "score"  # a party's part of each row's score
     GRADIENT = "gradient"  # a party's own gradient, as an aggregate over a batch
-    AGGREGATE = "aggregate"  # a sum over so many parties that none of its parts follows
+    AGGREGATE = "aggregate"  # sums over all rows, or over so many parties, that no part of them follows
     CONTROL = "control"  # continue, stop, done
 
 

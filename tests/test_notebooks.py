@@ -15,6 +15,10 @@ ALL = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Runs after a notebook's own cells and prints what the assertions need.
 FIGURES = {
     "01_bank_and_retailer": "{name: values['auc'] for name, values in figures.items()}",
+    "03_credit_scorecard_glm": (
+        "{name: values['auc'] for name, values in figures.items()} | "
+        "{'distance': float(distance), 'counts': float(np.abs(counts - clear.coef_).max())}"
+    ),
 }
 NOTEBOOKS = [path for path in ALL if path.stem in FIGURES]  # the other has tests of its own
 
@@ -41,6 +45,13 @@ def executed(request: pytest.FixtureRequest) -> tuple[str, nbformat.NotebookNode
     return path.stem, notebook
 
 
+def only(stem: str) -> pytest.MarkDecorator:
+    """Run a test on one notebook."""
+    return pytest.mark.parametrize(
+        "executed", [path for path in NOTEBOOKS if path.stem == stem], indirect=True, ids=[stem]
+    )
+
+
 def test_no_cell_complains(executed: tuple[str, nbformat.NotebookNode]) -> None:
     _, notebook = executed
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
@@ -54,6 +65,15 @@ def test_the_joint_model_gains(executed: tuple[str, nbformat.NotebookNode]) -> N
     assert abs(auc["joint"] - auc["pooled"]) < 0.005
 
 
+@only("03_credit_scorecard_glm")
+def test_the_weights_are_those_of_pooled_data(executed: tuple[str, nbformat.NotebookNode]) -> None:
+    _, notebook = executed
+    found = json.loads(notebook.cells[-1].outputs[0].text)
+    assert found["distance"] < 0.01
+    assert found["counts"] < 0.005
+
+
+@only("01_bank_and_retailer")
 def test_the_attack_is_shown_and_warned_of(executed: tuple[str, nbformat.NotebookNode]) -> None:
     _, notebook = executed
     printed = "".join(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from vfl.adapter import Simulated
     from vfl.aggregation import secure_mean, secure_statistics, secure_sum
     from vfl.alignment import align, train_test_split
     from vfl.data import read_table
@@ -22,16 +23,21 @@ if TYPE_CHECKING:
     from vfl.session import Session, connect, current
     from vfl.simulation import Simulation, simulate
     from vfl.streaming import AlignedFiles, align_files
+    from vfl.tweedie import GammaRegressor, PoissonRegressor, TweedieRegressor
 
 __all__ = [
     "AlignedFiles",
     "ClientPrivacy",
+    "GammaRegressor",
     "Key",
     "LinearRegression",
     "LogisticRegression",
+    "PoissonRegressor",
     "Session",
+    "Simulated",
     "Simulation",
     "Spine",
+    "TweedieRegressor",
     "__version__",
     "aggregate",
     "align",
@@ -55,13 +61,17 @@ __all__ = [
 ]
 
 _HOMES = {
+    "GammaRegressor": "tweedie",
     "AlignedFiles": "streaming",
     "ClientPrivacy": "privacy",
     "Key": "identifiers",
     "LinearRegression": "linear",
     "LogisticRegression": "linear",
+    "PoissonRegressor": "tweedie",
     "Session": "session",
+    "Simulated": "adapter",
     "Simulation": "simulation",
+    "TweedieRegressor": "tweedie",
     "Spine": "overlap",
     "aggregate": "membership",
     "align": "alignment",

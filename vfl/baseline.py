@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn import linear_model
-from sklearn.metrics import r2_score
+from sklearn.metrics import d2_tweedie_score, mean_tweedie_deviance, r2_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from vfl.data import Table, features, labels, targets
-from vfl.linear import LogisticRegression
+from vfl.data import Table, amounts, features, labels, targets
+from vfl.linear import LinearRegression, LogisticRegression
 
-__all__ = ["one_table", "regression_figures"]
+__all__ = ["amount_figures", "one_table", "regression_figures"]
 
 
 def one_table(model: Any, train: Table, y: Any, test: Table, party: str) -> NDArray[np.float64]:
@@ -20,7 +20,7 @@ def one_table(model: Any, train: Table, y: Any, test: Table, party: str) -> NDAr
 
     Parameters
     ----------
-    model : LogisticRegression or LinearRegression
+    model : estimator of this library
         Its penalty and class weights are used; it need not be fitted.
     train, test : table
         Numeric columns; standardised by those of `train`.
@@ -44,11 +44,26 @@ def one_table(model: Any, train: Table, y: Any, test: Table, party: str) -> NDAr
             make_pipeline(StandardScaler(), counterpart).fit(x, y).predict_proba(new)[:, 1]
         )
         return probabilities
-    ridge = linear_model.Ridge(alpha=model.alpha, solver="svd")
-    fitted = make_pipeline(StandardScaler(), ridge).fit(x, targets(y, party, rows=len(x)))
-    return np.asarray(fitted.predict(new))
+    if isinstance(model, LinearRegression):
+        ridge = linear_model.Ridge(alpha=model.alpha, solver="svd")
+        fitted = make_pipeline(StandardScaler(), ridge).fit(x, targets(y, party, rows=len(x)))
+        return np.asarray(fitted.predict(new))
+    power = model.variance_power
+    observed = amounts(y, party, "targets", rows=len(x), zero=power < 2)
+    mean = float(observed.mean())
+    amount = linear_model.TweedieRegressor(power=power, alpha=model.alpha, link="log", max_iter=1000)
+    scaled = make_pipeline(StandardScaler(), amount).fit(x, observed / mean)
+    return np.asarray(mean * scaled.predict(new))
 
 
 def regression_figures(y: NDArray[np.float64], predicted: NDArray[np.float64]) -> dict[str, float]:
     """Return R2 and the root mean square error."""
     return {"r2": float(r2_score(y, predicted)), "rmse": float(np.sqrt(np.mean((y - predicted) ** 2)))}
+
+
+def amount_figures(y: NDArray[np.float64], predicted: NDArray[np.float64], power: float) -> dict[str, float]:
+    """Return D2 and the mean deviance of the family whose variance is the mean to a power."""
+    return {
+        "d2": float(d2_tweedie_score(y, predicted, power=power)),
+        "deviance": float(mean_tweedie_deviance(y, predicted, power=power)),
+    }

@@ -31,14 +31,17 @@ from vfl.tables import (
 )
 
 __all__ = [
+    "LARGEST_CLASSES",
     "FeatureMatrix",
     "Labels",
     "Table",
+    "amounts",
     "columns_of",
     "features",
     "labels",
     "like",
     "number_of_rows",
+    "offsets",
     "read_table",
     "schema",
     "take_columns",
@@ -50,6 +53,7 @@ __all__ = [
 
 LARGEST = 1e100  # beyond this a value is a mark for "missing" or an error, not a measurement
 EXACT_INTEGERS = 2**53  # float64 holds every integer below
+LARGEST_CLASSES = 100  # more are a number rather than a class
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,14 +80,14 @@ class FeatureMatrix:
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """Binary labels, encoded.
+    """Labels of classes, encoded.
 
     Attributes
     ----------
     encoded : ndarray of float64, shape (rows,)
-        0 for the first class and 1 for the second.
-    classes : ndarray, shape (2,)
-        The two classes, sorted as scikit-learn's ``classes_``.
+        Place of each row's class: 0 for the first class, 1 for the second, and so on.
+    classes : ndarray, shape (classes,)
+        The classes, sorted as scikit-learn's ``classes_``.
     """
 
     encoded: NDArray[np.float64]
@@ -121,22 +125,24 @@ def features(table: Table, party: str, *, minimum_rows: int = 2) -> FeatureMatri
     return FeatureMatrix(values, names)
 
 
-def labels(y: Any, party: str, *, rows: int | None = None) -> Labels:
-    """Return binary labels as 0 and 1.
+def labels(y: Any, party: str, *, rows: int | None = None, most_classes: int = 2) -> Labels:
+    """Return labels of two classes, or of more, as 0, 1, ...
 
     Parameters
     ----------
     y : array-like, shape (rows,)
-        Any two values: {0, 1}, {-1, 1}, Booleans, two strings.
+        Any values, two by default: {0, 1}, {-1, 1}, Booleans, two strings.
     party : str
         Name of this party, for error texts.
     rows : int, optional
         Number of labels expected.
+    most_classes : int
+        Classes at most.
 
     Raises
     ------
     InvalidData
-        Another number of classes than two, mixed types, another length than `rows`.
+        One class or too many, mixed types, another length than `rows`.
     MissingValues
         Nulls or NaN.
     """
@@ -144,16 +150,56 @@ def labels(y: Any, party: str, *, rows: int | None = None) -> Labels:
     if values.dtype.kind not in "biufUO":
         raise InvalidData(f"{party}: labels of type {values.dtype}; use two numbers, strings or Booleans")
     classes, encoded, counts = np.unique(values, return_inverse=True, return_counts=True)
-    if len(classes) != 2:
+    if not 2 <= len(classes) <= most_classes:
         shown = shortened([f"{name!r}: {n} rows" for name, n in zip(classes.tolist(), counts, strict=True)])
-        remedy = "for a number use a regression" if len(classes) > 2 else "a model needs examples of both"
-        raise InvalidData(f"{party}: the labels have {len(classes)} classes ({shown}), not 2; {remedy}")
+        remedy = "for a number use a regression" if len(classes) > 1 else "a model needs examples of both"
+        wanted = "2" if most_classes == 2 else f"2 to {most_classes}"
+        raise InvalidData(
+            f"{party}: the labels have {len(classes)} classes ({shown}), not {wanted}; {remedy}"
+        )
     return Labels(encoded.reshape(-1).astype(np.float64), classes)
 
 
 def targets(y: Any, party: str, *, rows: int | None = None) -> NDArray[np.float64]:
     """Return the targets of a regression as float64; the errors are those of :func:`labels`."""
     return _measurements(y, "targets", party, rows)
+
+
+def amounts(
+    y: Any, party: str, what: str, *, rows: int | None = None, zero: bool = False
+) -> NDArray[np.float64]:
+    """Return positive numbers as float64: counts, amounts, exposures.
+
+    Parameters
+    ----------
+    y : array-like, shape (rows,)
+    party : str
+    what : str
+        What they are, for error texts: ``"targets"``.
+    rows : int, optional
+    zero : bool
+        Whether zeros are allowed; they must not all be zero.
+
+    Raises
+    ------
+    InvalidData
+        Numbers that are negative, zero where that is not allowed, or all zero.
+    """
+    values = _measurements(y, what, party, rows)
+    wrong = int((values < 0).sum() if zero else (values <= 0).sum())
+    if wrong:
+        raise InvalidData(
+            f"{party}: {wrong} {what} are {'negative' if zero else 'not positive'}; this model is for "
+            f"{'counts and amounts from zero up' if zero else 'positive amounts'}"
+        )
+    if not values.any():
+        raise InvalidData(f"{party}: all {what} are zero; there is nothing to learn")
+    return values
+
+
+def offsets(offset: Any, rows: int, party: str) -> NDArray[np.float64]:
+    """Return the known parts of scores as float64; the errors are those of :func:`labels`."""
+    return _measurements(offset, "offsets", party, rows)
 
 
 def weights(sample_weight: Any, rows: int, party: str) -> NDArray[np.float64]:

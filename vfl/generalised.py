@@ -1,15 +1,11 @@
-"""What the generalised linear models share: the lockstep call, local whitening, training, scoring, this party's half.
+"""What the generalised linear models share: the call in lockstep, training, scores, this party's half.
 
 Each party standardises and whitens its own columns locally (block preconditioning, nothing is sent) and keeps its own
 half of the model.
 """
 
-import math
 import os
-import sys
-import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -17,96 +13,79 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from vfl import data, model, tables
-from vfl.errors import InvalidData, LeakageWarning, MalformedMessage, SchemaMismatch, TrainingDiverged
-from vfl.protocols import gradient
-from vfl.protocols.wire import Leakage, Role
+from vfl import data, exchange, model, strict, tables
+from vfl.blocks import Block, Limits
+from vfl.errors import InvalidData, MalformedMessage, SchemaMismatch
+from vfl.families import Family, Target
+from vfl.inference import Summary
+from vfl.protocols import score
+from vfl.protocols.wire import Role
 from vfl.session import Session, current
+from vfl.training import Fit, Task
 
-__all__ = ["Block", "GeneralisedLinear", "Monitor", "Side"]
+__all__ = ["Block", "GeneralisedLinear"]
 
 FloatArray = NDArray[np.float64]
 LARGEST_COLUMNS = 1_000_000
-LARGEST_RESIDUAL_BITS = 16
-DIVERGED = 1.05
-"""A loss so many times that of the first epoch ends the training."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """One party's columns, ready to train: standardised, then whitened."""
-
-    matrix: FloatArray
-    penalty: FloatArray
-    centre: FloatArray
-    back: FloatArray  # whitened weights -> weights of the original columns
-
-    @classmethod
-    def of(cls, values: FloatArray, strength: float, curvature: float) -> Self:
-        """Standardise and whiten; `strength` is the L2 penalty per row on standardised weights."""
-        centre, spread = values.mean(axis=0), values.std(axis=0)
-        varies = spread > 1e-12 * np.maximum(1.0, np.abs(centre))
-        spread = np.where(varies, spread, np.inf)  # a constant column gets weight zero
-        standard = (values - centre) / spread
-        ridge = strength / curvature + 1e-6
-        eigenvalues, vectors = np.linalg.eigh(standard.T @ standard / len(standard))
-        whiten = (vectors / np.sqrt(np.maximum(eigenvalues, 0) + ridge)) @ vectors.T
-        return cls(standard @ whiten, strength * whiten @ whiten, centre, whiten / spread[:, None])
-
-    def with_intercept(self) -> tuple[FloatArray, FloatArray]:
-        """Return the matrix with a leading column of ones, and the penalty that spares it."""
-        penalty = np.pad(self.penalty, ((1, 0), (1, 0)))
-        return np.column_stack([np.ones(len(self.matrix)), self.matrix]), penalty
+PROTOCOLS: dict[str, Any] = {"strict": strict, "exchange": exchange}
+SCHEMES = {"strict": ("auto", "lattice", "paillier"), "exchange": ("auto", "ckks", "paillier")}
 
 
 class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
-    """What the models share: the lockstep call, training, scoring and this party's half."""
+    """What the models share: the call in lockstep, training, scores and this party's half.
 
-    _curvature: float  # upper bound of the link's derivative
-    _shared = (
+    They are neither classifiers nor regressors by scikit-learn's tags: a guest's ``cv=5`` would else be stratified by
+    labels that the hosts do not have, and the parties would hold out different rows.
+    """
+
+    _shared: tuple[str, ...] = (
+        "fit_intercept",
         "max_iter",
         "batch_size",
-        "learning_rate",
-        "momentum",
         "early_stopping",
         "validation_fraction",
         "security",
         "he",
         "key_bits",
+        "inference",
     )
-    max_iter: int
+    fit_intercept: bool
+    max_iter: int | None
     batch_size: int | Literal["auto"] | None
-    learning_rate: float
-    momentum: float
-    tol: float
-    n_iter_no_change: int
+    tol: float | None
     early_stopping: bool
     validation_fraction: float
+    winsorise: float | None
     security: str
     he: str
     key_bits: int
+    inference: bool
 
     coef_: FloatArray
-    intercept_: float
+    intercept_: float | FloatArray
+    standard_errors_: FloatArray | None
+    limits_: Limits
     feature_names_in_: NDArray[np.object_]
     n_features_in_: int
     n_iter_: int
     loss_curve_: list[float]
+    distance_curve_: list[float]
     converged_: bool
     model_id_: str
     role_: str
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Train with the peer; both parties call it with rows in the same order.
+        """Train with the peers; all parties call it with rows in the same order.
 
         Parameters
         ----------
         X : table, shape (rows, own columns)
             Numeric columns only.
         y : array-like, shape (rows,)
-            Labels or targets: the guest's; None at the host.
+            Labels or targets: the guest's; None at a host.
         sample_weight : array-like, shape (rows,), optional
-            Positive weights: the guest's.
+            Positive weights: the guest's. Only their ratios matter: hosts do not learn their sum, so it is taken to be
+            the number of rows.
 
         Returns
         -------
@@ -119,133 +98,50 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
         PolicyRefused
             If a configuration does not accept the leakage or the columns.
         ConfigMismatch
-            If the peer trains another model, or has other parameters or another number of rows.
+            If a peer trains another model, or has other parameters or another number of rows.
+        TrainingDiverged
+            If scores leave the range in which the link is right, or the loss rises.
+
+        Warns
+        -----
+        ConvergenceWarning
+            With ``security="strict"``, at the guest, if `max_iter` came before convergence.
 
         Leakage
         -------
-        The guest learns the host's part of every row's score once per epoch, the host its own gradient of every batch
-        and the power of two above the guest's largest weighted residual; both learn the number of columns, rows and
-        epochs.
+        All learn each other's numbers of columns, the number of rows, of models and of iterations, and the parameters;
+        hosts also whether rows are weighted. Each learns its own weights. With ``security="strict"`` the guest learns
+        the inner products of the gradients, over all columns of all parties; with early stopping the sum of squared
+        residuals of the rows that were held out; and that scores are within the range of the link
+        (:mod:`vfl.protocols.glm`, with who may collude with whom). With ``inference=True`` each party learns the
+        standard errors of its own weights, the guest also the dispersion and a few traces of powers of the information
+        matrix (:mod:`vfl.protocols.inference`). With ``security="exchange"``: the guest learns the
+        host's part of every row's score once per epoch, the host its own gradient of every batch and the power of two
+        above the guest's largest weighted residual.
         """
-        session = current()
-        self.check_parameters()
-        features = data.features(X, session.name)
-        session.require_columns(features.names)
-        session.require_leakage(Leakage.SCORE, Leakage.GRADIENT)
-        rows, columns = features.values.shape
-        side = self._guest_side(y, sample_weight, rows, session)
-        shared = {
-            "rows": rows,
-            **self._regularisation(),
-            **{name: getattr(self, name) for name in self._shared},
-        }
-        own = {"columns": columns, "schema": session.commitment(tables.schema(X))}
-        own |= {"residual_bits": side.bits} if side else {}
-        (theirs,) = session.call(f"{type(self).__name__}.fit", shared, own)
-        plan = self._plan(rows, columns, side, theirs, session)
-        self._warn(plan, session)
-        block = Block.of(features.values, self._strength(plan.rows), self._curvature)
-        with session.phases.phase("train") as progress:
-            weights = self._train(session, block, side, plan, progress)
-            session.checkpoint()
-        self._keep(session, features, block, weights)
-        return self
+        return self._fit(X, y, sample_weight, None)
+
+    @property
+    def summary_(self) -> Summary | list[Summary]:
+        """This party's coefficients with standard errors, z and p values and intervals; one table for each class.
+
+        Raises
+        ------
+        AttributeError
+            If the model was trained without ``inference=True``.
+        """
+        check_is_fitted(self, "coef_")
+        if self.standard_errors_ is None:
+            raise AttributeError("this model has no standard errors: train with inference=True on all sides")
+        names = [str(name) for name in self.feature_names_in_]
+        rows = zip(np.atleast_2d(self.coef_), np.atleast_2d(self.standard_errors_), strict=True)
+        tables = [Summary(names, coef, errors) for coef, errors in rows]
+        return tables if self.coef_.ndim > 1 else tables[0]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write this party's half to a file (JSON, mode 0600); :func:`vfl.load` reads it."""
         check_is_fitted(self, "coef_")
         model.save(self, path)
-
-    def _plan(
-        self, rows: int, columns: int, side: "Side | None", theirs: Mapping[str, str], session: Session
-    ) -> gradient.Plan:
-        host_columns = columns if side is None else _stated(theirs, "columns", 1, LARGEST_COLUMNS, session)
-        bits = side.bits if side else _stated(theirs, "residual_bits", 0, LARGEST_RESIDUAL_BITS, session)
-        validation = round(rows * self.validation_fraction) if self.early_stopping else 0
-        training = rows - validation
-        batch = {"auto": gradient.batch_rows(training, host_columns), None: training}
-        return gradient.Plan(
-            rows=training,
-            validation_rows=validation,
-            batch_rows=min(training, batch.get(self.batch_size, self.batch_size)),  # type: ignore[arg-type,type-var]
-            epochs=self.max_iter,
-            step=self.learning_rate / self._curvature,
-            momentum=self.momentum,
-            host_columns=host_columns,
-            residual_bound=2.0**bits,
-        )
-
-    def _train(
-        self,
-        session: Session,
-        block: Block,
-        side: "Side | None",
-        plan: gradient.Plan,
-        progress: Callable[[int, int], None],
-    ) -> FloatArray:
-        scheme = gradient.scheme(self.he, gradient.make_format(plan), self.key_bits)
-        if side is None:
-            return session.run(
-                gradient.host(
-                    session.channel, block.matrix, block.penalty, plan, scheme, session.rng, progress
-                )
-            )
-        matrix, penalty = block.with_intercept()
-        monitor = Monitor(side, plan, self.tol, self.n_iter_no_change, self.early_stopping)
-        guest_side = gradient.GuestSide(side.residual, monitor.finished)
-        weights = session.run(
-            gradient.guest(session.channel, matrix, penalty, guest_side, plan, scheme, session.rng, progress)
-        )
-        self.loss_curve_, self.converged_ = monitor.losses, monitor.converged
-        self.n_iter_ = len(monitor.losses)
-        session.facts.history = list(enumerate(monitor.losses, 1))
-        return weights
-
-    def _keep(
-        self, session: Session, features: data.FeatureMatrix, block: Block, weights: FloatArray
-    ) -> None:
-        """Store this party's half in the units of its own columns."""
-        guest = session.role is Role.GUEST
-        self.coef_ = block.back @ weights[int(guest) :]
-        self.intercept_ = float(weights[0] if guest else 0.0) - float(block.centre @ self.coef_)
-        self.feature_names_in_ = np.array(features.names, dtype=object)
-        self.n_features_in_ = len(features.names)
-        self.role_ = session.role.value
-        self.model_id_ = session.channel.digests()[0 if guest else 1].hex()[:32]
-        session.facts.parameters |= {name: str(value) for name, value in self.get_params().items()}
-
-    def _warn(self, plan: gradient.Plan, session: Session) -> None:
-        if plan.epochs >= plan.host_columns:
-            text = (
-                f"max_iter={plan.epochs} epochs open each row's host score up to {plan.epochs} times; with "
-                f"{plan.host_columns} host columns the guest can then compute inner products between the host's rows. "
-                f"Fewer epochs than host columns prevent that"
-            )
-            session.facts.notes.append(text)
-            warnings.warn(text, LeakageWarning, stacklevel=3)
-
-    def _scores(self, X: Any, operation: str) -> FloatArray | None:
-        """Return the joint linear scores, shape (rows,), at the guest; None at the host."""
-        check_is_fitted(self, "coef_")
-        session = current()
-        if session.role.value != self.role_:
-            raise SchemaMismatch(
-                f"this half of the model was trained by the {self.role_}, {session.name} is the {session.role}"
-            )
-        features = data.features(X, session.name, minimum_rows=1)
-        session.require_columns(features.names)
-        session.require_leakage(Leakage.SCORE)
-        _same_columns(features.names, tuple(self.feature_names_in_), session.name)
-        session.call(operation, {"model": self.model_id_, "rows": len(features.values)}, {})
-        own = features.values @ self.coef_ + self.intercept_
-        with session.phases.phase("score"):
-            joint: FloatArray | None
-            if session.role is Role.GUEST:
-                joint = session.run(gradient.guest_scores(session.channel, own))
-            else:
-                joint = session.run(gradient.host_scores(session.channel, own))
-            session.checkpoint()
-        return joint
 
     def check_parameters(self) -> None:
         """Refuse parameters that cannot work.
@@ -255,119 +151,237 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
         ValueError
             Naming the parameter and what it may be.
         """
+        link, schemes = self._family.link, SCHEMES.get(self.security, ())
+        protocols = [name for name, protocol in PROTOCOLS.items() if link in protocol.MAX_ITER]
+        limit = PROTOCOLS[self.security].LARGEST_MAX_ITER if self.security in PROTOCOLS else 1 << 20
         checks: Mapping[str, bool] = {
-            "max_iter must be a positive integer": self.max_iter >= 1 and self.max_iter == int(self.max_iter),
-            "batch_size must be a positive integer, 'auto' or None": self.batch_size in ("auto", None)
-            or (isinstance(self.batch_size, int) and self.batch_size >= 1),
-            "learning_rate must be positive": self.learning_rate > 0,
-            "momentum must lie in [0, 1)": 0 <= self.momentum < 1,
+            f"security must be {' or '.join(map(repr, protocols))}": self.security in protocols,
+            f"he must be {' or '.join(map(repr, schemes))}": self.he in schemes,
+            "max_iter must be a positive integer": _positive_integer(self.max_iter, None),
+            f"max_iter must be at most {limit} with security={self.security!r}": (self.max_iter or 1)
+            <= limit,
+            "tol must not be negative": self.tol is None or self.tol >= 0,
+            "batch_size must be a positive integer, 'auto' or None": _positive_integer(
+                self.batch_size, "auto", None
+            ),
+            "batch_size must be 'auto' or None with security='strict', which trains on all rows at once": (
+                self.security != "strict" or self.batch_size in ("auto", None)
+            ),
+            "inference takes security='strict': the exchange leaves no scores to compute standard errors from": (
+                self.security == "strict" or not self.inference
+            ),
             "validation_fraction must lie in (0, 1)": 0 < self.validation_fraction < 1,
-            "security must be 'exchange'": self.security == "exchange",
-            "he must be 'ckks' or 'paillier'": self.he in gradient.SCHEMES,
-            "n_iter_no_change must be a positive integer": self.n_iter_no_change >= 1,
+            "winsorise must be positive, or None": self.winsorise is None or self.winsorise > 0,
         }
         for text, fulfilled in checks.items():
             if not fulfilled:
                 raise ValueError(text)
         self._regularisation()
 
-    def _guest_side(self, y: Any, sample_weight: Any, rows: int, session: Session) -> "Side | None":
-        if session.role is Role.HOST:
-            if y is not None or sample_weight is not None:
-                raise InvalidData(
-                    f"{session.name} is the host: labels and weights belong to the guest; leave them out"
-                )
-            return None
-        if y is None:
-            raise InvalidData(f"{session.name} is the guest: pass the labels as y")
-        return self._labelled(y, data.weights(sample_weight, rows, session.name), rows, session.name)
+    # --- what each model says of itself
 
-    def _labelled(self, y: Any, weights: FloatArray, rows: int, party: str) -> "Side":
+    @property
+    def _family(self) -> Family:
+        raise NotImplementedError
+
+    def _targets(self, y: Any, weights: FloatArray, offset: Any, party: str) -> tuple[Target, ...]:
+        """Return the guest's targets, one for each linear model."""
         raise NotImplementedError
 
     def _regularisation(self) -> dict[str, float]:
+        """Return the parameters of the penalty, which are to be equal everywhere."""
         raise NotImplementedError
 
     def _strength(self, rows: int) -> float:
+        """Return the L2 penalty per row on the weights of standardised columns."""
         raise NotImplementedError
 
+    def _units(self) -> tuple[float, float]:
+        """Return what training divided this party's targets by, and what it subtracted from scores before."""
+        return 1.0, 0.0
 
-@dataclass(frozen=True)
-class Side:
-    """The guest's labels under a link: residuals and losses of scores.
+    # --- training
 
-    Attributes
-    ----------
-    y, weights : ndarray, shape (rows,)
-        The weights have mean one.
-    largest : float
-        Bound of the weighted residuals; the power of two above it is told to the host.
-    """
+    def _fit(self, X: Any, y: Any, sample_weight: Any, offset: Any) -> Self:
+        session = current()
+        with session.joint():
+            self.check_parameters()
+            protocol = PROTOCOLS[self.security]
+            features = data.features(X, session.name)
+            session.require_columns(features.names)
+            session.require_leakage(*protocol.LEAKAGE)
+            rows, columns = features.values.shape
+            targets = self._guest_targets(y, sample_weight, offset, rows, session)
+            own: dict[str, object] = {"columns": columns, "schema": session.commitment(tables.schema(X))}
+            if targets:
+                own |= {
+                    "model": session.rng.bytes(16).hex(),
+                    "models": len(targets),
+                    **protocol.told(targets),
+                }
+            shared = {"rows": rows, **self._regularisation()}
+            shared |= {name: getattr(self, name) for name in self._shared}
+            theirs = session.call(f"{type(self).__name__}.fit", shared, own)
+            told = {name: str(value) for name, value in own.items()} if targets else theirs[0]
+            task = self._task(rows, columns, told, theirs, session)
+            limits = Limits.of(features.values, self.winsorise)
+            fits = protocol.train(session, task, limits.apply(features.values), targets)
+            session.checkpoint()
+            self._keep(session, features, limits, told, fits)
+        return self
 
-    y: FloatArray
-    weights: FloatArray
-    inverse_link: Callable[[FloatArray], FloatArray]
-    losses: Callable[[FloatArray, FloatArray], FloatArray]
-    largest: float
+    def _guest_targets(
+        self, y: Any, sample_weight: Any, offset: Any, rows: int, session: Session
+    ) -> tuple[Target, ...]:
+        if session.role is Role.HOST:
+            if y is not None or sample_weight is not None or offset is not None:
+                raise InvalidData(
+                    f"{session.name} is the host: labels and weights belong to the guest; leave them out"
+                )
+            return ()
+        if y is None:
+            raise InvalidData(f"{session.name} is the guest: pass the labels as y")
+        return self._targets(y, data.weights(sample_weight, rows, session.name), offset, session.name)
 
-    @property
-    def bits(self) -> int:
-        """Bits before the binary point of an encoded residual."""
-        bits = max(0, math.ceil(math.log2(self.largest)))
-        if bits > LARGEST_RESIDUAL_BITS:
-            raise InvalidData(
-                f"the largest weighted residual is {self.largest:.0f} times the typical one: limit the extreme "
-                "targets or weights"
-            )
-        return bits
+    def _task(
+        self,
+        rows: int,
+        columns: int,
+        told: Mapping[str, str],
+        theirs: tuple[dict[str, str], ...],
+        session: Session,
+    ) -> Task:
+        protocol, link = PROTOCOLS[self.security], self._family.link
+        return Task(
+            rows=rows,
+            validation_rows=max(1, round(rows * self.validation_fraction)) if self.early_stopping else 0,
+            columns=_all_columns(session, columns, theirs),
+            models=_stated(told, "models", data.LARGEST_CLASSES, session.peers[0].name),
+            family=self._family,
+            strength=self._strength(rows),
+            intercept=self.fit_intercept,
+            batch_size=self.batch_size,
+            max_iter=self.max_iter or protocol.MAX_ITER[link],
+            tol=protocol.TOL[link] if self.tol is None else self.tol,
+            he=self.he,
+            key_bits=self.key_bits,
+            inference=self.inference,
+            told=told,
+        )
 
-    def residual(self, scores: FloatArray, rows: slice) -> FloatArray:
-        """Return prediction minus label times weight of some rows."""
-        return (self.inverse_link(scores) - self.y[rows]) * self.weights[rows]
+    def _keep(
+        self,
+        session: Session,
+        features: data.FeatureMatrix,
+        limits: Limits,
+        told: Mapping[str, str],
+        fits: list[Fit],
+    ) -> None:
+        """Store this party's half."""
+        several, (scale, shift) = len(fits) > 1, self._units()
+        self.coef_ = scale * (np.array([fit.coef for fit in fits]) if several else fits[0].coef)
+        intercepts = scale * np.array([fit.intercept for fit in fits]) + shift
+        self.intercept_ = intercepts if several else float(intercepts[0])
+        errors = [fit.errors for fit in fits if fit.errors is not None]
+        self.standard_errors_ = None
+        if errors:
+            self.standard_errors_ = scale * (np.stack(errors) if several else errors[0])
+        self.limits_ = limits
+        self.feature_names_in_ = np.array(features.names, dtype=object)
+        self.n_features_in_ = len(features.names)
+        self.role_ = session.role.value
+        self.model_id_ = told.get("model", "")[:32]
+        if session.role is Role.GUEST:
+            self.n_iter_ = max(fit.iterations for fit in fits)
+            self.converged_ = all(fit.converged for fit in fits)
+            self.loss_curve_ = _total([fit.losses for fit in fits])
+            self.distance_curve_ = [max(each) for each in zip(*(fit.distances for fit in fits), strict=True)]
+            name, curve = next((pair for pair in self._curves() if pair[1]), ("loss", []))
+            session.facts.history, session.facts.history_name = list(enumerate(curve, 1)), name
+        session.facts.parameters |= {name: str(value) for name, value in self.get_params().items()}
 
-    def loss(self, scores: FloatArray, rows: slice) -> float:
-        """Return the weighted mean loss of some rows."""
-        return float(np.average(self.losses(scores, self.y[rows]), weights=self.weights[rows]))
+    def _curves(self) -> list[tuple[str, list[float]]]:
+        """Return what the guest's report may show of the training, by name."""
+        loss = "held-out residual" if self.security == "strict" else "loss"
+        return [("distance", self.distance_curve_), (loss, self.loss_curve_)]
+
+    # --- scores
+
+    def _scores(self, X: Any, operation: str) -> FloatArray | None:
+        """Return the joint linear scores, shape (rows,) or (rows, models), at the guest; None at a host."""
+        check_is_fitted(self, "coef_")
+        session = current()
+        with session.joint():
+            if session.role.value != self.role_:
+                raise SchemaMismatch(
+                    f"this half of the model was trained by the {self.role_}, {session.name} is the {session.role}"
+                )
+            features = data.features(X, session.name, minimum_rows=1)
+            session.require_columns(features.names)
+            _same_columns(features.names, tuple(self.feature_names_in_), session.name)
+            session.call(operation, {"model": self.model_id_, "rows": len(features.values)}, {})
+            scale, shift = self._units()
+            own = self.limits_.apply(features.values) @ np.atleast_2d(self.coef_).T + self.intercept_
+            own = (own - shift) / scale
+            joint: FloatArray | None = None
+            with session.phases.phase("score"):
+                if session.role is Role.GUEST:
+                    joint = session.run(score.guest(session.channels, own))
+                else:
+                    session.run(score.host(session.channel, own, len(session.hosts), session.rng))
+                session.checkpoint()
+        if joint is None:
+            return None
+        joint = shift + scale * joint
+        return joint[:, 0] if self.coef_.ndim == 1 else joint
+
+    def _share_figure(self, value: float | None) -> float:
+        """Return the guest's figure to four decimals on all sides, so that a search for parameters chooses alike."""
+        session = current()
+        with session.joint():
+            if value is None:
+                return session.run(score.host_figure(session.channel))
+            session.run(score.guest_figure(session.channels, value))
+            return round(value, 4)
 
 
-@dataclass
-class Monitor:
-    """Decides at the guest when training ends; the losses are those of the rows as they were scored in the epoch."""
-
-    side: Side
-    plan: gradient.Plan
-    tol: float
-    patience: int
-    early: bool
-
-    def __post_init__(self) -> None:
-        self.losses: list[float] = []
-        self.converged = False
-        self._last, self._stale = sys.float_info.max, 0
-
-    def finished(self, epoch: int, training: FloatArray, validation: FloatArray) -> bool:
-        """Return whether the training loss stands still, or the validation loss does not fall, within `tol`."""
-        loss = self.side.loss(training, slice(0, self.plan.rows))
-        self.losses.append(loss)
-        if loss > DIVERGED * self.losses[0] or not np.isfinite(loss):
-            raise TrainingDiverged(
-                f"the loss rose from {self.losses[0]:.4g} to {loss:.4g} in epoch {epoch + 1}: the step is too large "
-                "for these data; lower learning_rate on both sides"
-            )
-        if self.early:
-            loss = self.side.loss(validation, self.plan.validation)
-        fell = self._last - loss if self.early else abs(self._last - loss)
-        self._stale = 0 if fell > self.tol * self._last else self._stale + 1
-        self._last = min(self._last, loss) if self.early else loss
-        self.converged = self._stale >= self.patience
-        return self.converged
+def _all_columns(session: Session, own: int, theirs: tuple[dict[str, str], ...]) -> tuple[int, ...]:
+    """Return the numbers of columns of the guest and of each host; several hosts learn them from the guest."""
+    stated = [
+        _stated(said, "columns", LARGEST_COLUMNS, peer.name)
+        for said, peer in zip(theirs, session.peers, strict=True)
+    ]
+    guest = session.role is Role.GUEST
+    if len(session.hosts) == 1:
+        return (own, *stated) if guest else (*stated, own)
+    told = session.call("columns", {}, dict(zip(session.hosts, stated, strict=True)) if guest else {})
+    if guest:
+        return (own, *stated)
+    every = tuple(_stated(told[0], name, LARGEST_COLUMNS, session.peer.name) for name in session.hosts)
+    if every[session.hosts.index(session.name)] != own:
+        raise MalformedMessage(
+            f"{session.peer.name} states another number of columns than {session.name} has"
+        )
+    return (*stated, *every)
 
 
-def _stated(own: Mapping[str, str], name: str, low: int, high: int, session: Session) -> int:
-    """Return a number that the peer stated about itself, if it is plausible."""
+def _total(curves: list[list[float]]) -> list[float]:
+    """Return the sum of several models' losses by iteration; one that has ended stays at its last loss."""
+    longest = max(map(len, curves))
+    return [sum(curve[min(i, len(curve) - 1)] for curve in curves) for i in range(longest)]
+
+
+def _positive_integer(value: Any, *others: Any) -> bool:
+    if value is None or isinstance(value, str):
+        return value in others
+    return bool(value >= 1 and value == int(value))
+
+
+def _stated(own: Mapping[str, str], name: str, high: int, party: str) -> int:
+    """Return a number that a party stated, if it is plausible."""
     text = own.get(name, "")
-    if not text.isascii() or not text.isdecimal() or len(text) > 9 or not low <= int(text) <= high:
-        raise MalformedMessage(f"{session.peer.name} did not state a plausible number of {name}")
+    if not text.isascii() or not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= high:
+        raise MalformedMessage(f"{party} did not state a plausible number of {name}")
     return int(text)
 
 

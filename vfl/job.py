@@ -13,10 +13,17 @@ from vfl.identifiers import Duplicates
 from vfl.linear import LinearRegression, LogisticRegression
 from vfl.protocols.wire import Role
 from vfl.recipes import recipe
+from vfl.tweedie import GammaRegressor, PoissonRegressor, TweedieRegressor
 
 __all__ = ["DataSection", "EvaluateSection", "Job", "load_job"]
 
-_ESTIMATORS: dict[str, Any] = {"logistic": LogisticRegression, "linear": LinearRegression}
+_ESTIMATORS: dict[str, Any] = {
+    "logistic": LogisticRegression,
+    "linear": LinearRegression,
+    "poisson": PoissonRegressor,
+    "gamma": GammaRegressor,
+    "tweedie": TweedieRegressor,
+}
 
 
 class DataSection(Section, frozen=True):
@@ -39,7 +46,7 @@ class DataSection(Section, frozen=True):
 class ModelSection(Section, frozen=True):
     """Which estimator, with which parameters."""
 
-    kind: Literal["logistic", "linear"] = "logistic"
+    kind: Literal["logistic", "linear", "poisson", "gamma", "tweedie"] = "logistic"
     parameters: dict[str, Any] = msgspec.field(default_factory=dict)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from vfl.blocks import Limits
 from vfl.errors import ConfigError, SchemaMismatch
 
 __all__ = ["load", "save"]
@@ -29,8 +30,11 @@ class _Half(
     role: str
     model_id: str
     features: list[str]
-    coef: list[float]
-    intercept: float
+    coef: list[list[float]]  # one row for each linear model
+    intercept: list[float]
+    errors: list[list[float | None]] | None = None  # None: not computed, or of a constant column
+    lower: list[float | None]  # where columns are cut off; None: nowhere
+    upper: list[float | None]
     classes: list[bool | int | float | str] | None = None
     target_mean: float | None = None
     target_scale: float | None = None
@@ -41,8 +45,8 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
 
     Parameters
     ----------
-    model : LogisticRegression or LinearRegression
-        Fitted.
+    model : estimator
+        A fitted linear model.
     path : path
         Replaced if it exists.
 
@@ -59,8 +63,11 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
         role=model.role_,
         model_id=model.model_id_,
         features=[str(name) for name in model.feature_names_in_],
-        coef=model.coef_.tolist(),
-        intercept=model.intercept_,
+        coef=np.atleast_2d(model.coef_).tolist(),
+        intercept=np.atleast_1d(model.intercept_).tolist(),
+        errors=None if model.standard_errors_ is None else _rows(model.standard_errors_),
+        lower=_finite(model.limits_.lower),
+        upper=_finite(model.limits_.upper),
         classes=None if classes is None else classes.tolist(),
         target_mean=getattr(model, "target_mean_", None),
         target_scale=getattr(model, "target_scale_", None),
@@ -73,7 +80,8 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Returns
     -------
-    LogisticRegression or LinearRegression, fitted
+    estimator
+        Fitted, of the class that was saved.
 
     Raises
     ------
@@ -82,34 +90,74 @@ def load(path: str | os.PathLike[str]) -> Any:
     SchemaMismatch
         If its parts do not fit together.
     """
-    from vfl import linear
-
     try:
         half = msgspec.json.decode(Path(path).read_bytes(), type=_Half)
     except OSError as error:
         raise ConfigError(f"cannot read the model {path}: {error.strerror}") from None
     except msgspec.DecodeError as error:
         raise ConfigError(f"{path} is not a model of this library: {error}") from None
-    if half.format != FORMAT or half.estimator not in linear.__all__:
+    kind = _kinds().get(half.estimator)
+    if half.format != FORMAT or kind is None:
         raise ConfigError(
             f"{path}: unknown model {half.estimator} of format {half.format}; update vfl to read it"
         )
-    if len(half.coef) != len(half.features) or not np.isfinite([*half.coef, half.intercept]).all():
-        raise SchemaMismatch(f"{path}: {len(half.coef)} weights for {len(half.features)} columns")
-    kind = getattr(linear, half.estimator)
+    _check_shapes(path, half)
     unknown = sorted(set(half.parameters) - set(kind().get_params()))
     if unknown:
         raise ConfigError(f"{path}: unknown parameters {', '.join(unknown)}; update vfl to read it")
     model = kind(**half.parameters)
-    model.coef_, model.intercept_ = np.array(half.coef), half.intercept
+    several = len(half.coef) > 1
+    model.coef_ = np.array(half.coef if several else half.coef[0])
+    model.intercept_ = np.array(half.intercept) if several else half.intercept[0]
+    model.standard_errors_ = None
+    if half.errors is not None:
+        errors = np.array([_infinite(row, np.nan) for row in half.errors])
+        model.standard_errors_ = errors if several else errors[0]
+    model.limits_ = Limits(_infinite(half.lower, -np.inf), _infinite(half.upper, np.inf))
     model.feature_names_in_ = np.array(half.features, dtype=object)
     model.n_features_in_ = len(half.features)
     model.role_, model.model_id_ = half.role, half.model_id
     if half.classes is not None:
         model.classes_ = np.array(half.classes)
-    if half.target_mean is not None and half.target_scale is not None:
-        model.target_mean_, model.target_scale_ = half.target_mean, half.target_scale
+    for name, value in (("target_mean_", half.target_mean), ("target_scale_", half.target_scale)):
+        if value is not None:
+            setattr(model, name, value)
     return model
+
+
+def _kinds() -> dict[str, Any]:
+    from vfl import linear, tweedie
+
+    return {name: getattr(module, name) for module in (linear, tweedie) for name in module.__all__}
+
+
+def _check_shapes(path: str | os.PathLike[str], half: _Half) -> None:
+    """Refuse parts that do not fit together."""
+    columns, models = len(half.features), len(half.coef)
+    lengths = {len(row) for row in half.coef} | {len(half.lower), len(half.upper)}
+    numbers = [number for row in half.coef for number in row] + half.intercept
+    classes = {1: 2}.get(models, models)
+    if (
+        lengths != {columns}
+        or not 1 <= models == len(half.intercept)
+        or not np.isfinite(numbers).all()
+        or (half.errors is not None and [len(row) for row in half.errors] != [columns] * models)
+        or (half.classes is not None and len(half.classes) != classes)
+    ):
+        raise SchemaMismatch(f"{path}: the weights do not fit the {columns} columns and the classes: damaged")
+
+
+def _rows(errors: Any) -> list[list[float | None]]:
+    return [_finite(row) for row in np.atleast_2d(errors)]
+
+
+def _finite(limits: Any) -> list[float | None]:
+    """Return numbers as JSON holds them: None for infinity and NaN."""
+    return [float(limit) if np.isfinite(limit) else None for limit in limits]
+
+
+def _infinite(limits: list[float | None], nothing: float) -> Any:
+    return np.array([nothing if limit is None else limit for limit in limits], dtype=float)
 
 
 def write_private(path: Path, content: bytes) -> None:

@@ -61,6 +61,7 @@ def facts_of(session: Session, audit: AuditTrace | None = None) -> RunFacts:
         metrics=kept.metrics,
         curves=kept.curves,
         history=kept.history,
+        history_name=kept.history_name,
         messages=[MessageTotal(**row) for row in session.tally.leakage_table()],
         phases=session.phases.costs,
         alignment=kept.alignment,

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfl.alignment import align, train_test_split
-from vfl.baseline import one_table, regression_figures
+from vfl.baseline import amount_figures, one_table, regression_figures
+from vfl.data import labels
 from vfl.errors import ConfigError
 from vfl.job import Job
 from vfl.linear import LogisticRegression
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["EVALUATION", "JobResult", "predict_job", "run_job"]
 
 EVALUATION = "evaluation.csv"
+COEFFICIENTS = "coefficients.csv"
 """Beside the guest's report: identifiers, labels and scores of the rows held out."""
 
 
@@ -76,10 +78,14 @@ def run_job(job: Job) -> JobResult:
         evaluate = msgspec.to_builtins(job.evaluate) if job.evaluate else {"test_size": 0}
         session.call("run", {"model": job.kind, **evaluate}, {})
         rows = _align(job, table)
+        if label and job.kind == "logistic":
+            labels(rows[label], party)
         train, test = _split(job, rows)
         model = job.estimator.fit(take_columns(train, names), train[label] if label else None)
         if job.model_path is not None:
             model.save(job.model_path)
+        if model.inference:
+            _write_coefficients(cast(Path, session.folder) / COEFFICIENTS, model)
         if job.evaluate:
             _evaluate(job, session, names, train, test)
         folder = cast(Path, session.folder)
@@ -182,8 +188,11 @@ def _evaluate(
     for name, values in scores.items():
         if job.kind == "logistic":
             record_metrics(name, (test[label] == job.estimator.classes_[1]).to_numpy(), values)
-        else:
+        elif job.kind == "linear":
             session.facts.metrics[name] = regression_figures(test[label].to_numpy(), values)
+        else:
+            power = job.estimator.variance_power
+            session.facts.metrics[name] = amount_figures(test[label].to_numpy(), values, power)
     if session.folder is not None:
         _write_csv(session.folder / EVALUATION, take_columns(test, [*job.data.identifiers, label]), scores)
 
@@ -194,6 +203,15 @@ def _scores(model: Any, features: "polars.DataFrame") -> NDArray[np.float64] | N
         return cast("NDArray[np.float64] | None", model.predict(features))
     probabilities = model.predict_proba(features)
     return None if probabilities is None else probabilities[:, 1]
+
+
+def _write_coefficients(path: Path, model: Any) -> None:
+    """Write this party's coefficients with their standard errors; several classes one below the other."""
+    import polars as pl
+
+    tables = model.summary_ if isinstance(model.summary_, list) else [model.summary_]
+    numbered = [pl.DataFrame({"model": place} | table.to_dict()) for place, table in enumerate(tables)]
+    write_private(path, pl.concat(numbered).write_csv().encode())
 
 
 def _write_csv(path: Path, table: "polars.DataFrame", scores: Mapping[str, NDArray[np.float64]]) -> None:

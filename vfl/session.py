@@ -50,6 +50,7 @@ class Facts:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     curves: dict[str, ModelCurves] = field(default_factory=dict)
     history: list[tuple[int, float]] = field(default_factory=list)
+    history_name: str = "loss"
     notes: list[str] = field(default_factory=list)
 
 
@@ -94,6 +95,7 @@ class Session:
         self.folder: Path | None = None
         self.ledger: Ledger | None = None
         self._wait, self._pinned, self._calls = wait, tuple(pinned), 0
+        self._failed = ""
         for channel in self.channels:
             channel.observe(self._enforce)
             channel.observe(tally)
@@ -213,8 +215,29 @@ class Session:
 
     def abort(self, error: BaseException) -> None:
         """Tell every peer the type of the error that stops this party, then close the channels."""
-        for channel in self.channels:
-            channel.abort(error)
+        if not self._failed:
+            self._failed = type(error).__name__
+            for channel in self.channels:
+                channel.abort(error)
+
+    @contextlib.contextmanager
+    def joint(self) -> Iterator[None]:
+        """End the session if what runs inside fails, so that no party goes on with another call than its peers.
+
+        Raises
+        ------
+        LocalProtocolError
+            If the session has ended by an error before.
+        """
+        if self._failed:
+            raise LocalProtocolError(
+                f"the session of {self.name} with {self.peer_names} has ended with {self._failed}: connect again"
+            )
+        try:
+            yield
+        except BaseException as error:
+            self.abort(error)
+            raise
 
     def commitment(self, schema: object) -> str:
         """Return a salted hash of a schema: it fixes the columns without showing them."""

@@ -15,6 +15,7 @@ is the loopback, or --megabits and --delay-ms (one way) are imitated. The last l
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ def with_peer(wanted: Job, ours: dict[str, Any], named: str | None) -> dict[str,
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended on the way out
     options = arguments()
     if options.all:
         table.main(options)

@@ -2,7 +2,7 @@
 
 Its packages contradict ours, so it has its own interpreter: the one that --secretflow-python or the variable
 VFL_SECRETFLOW_PYTHON names, otherwise `python` of the environment that this module makes from secretflow.txt in the
-user's cache folder when it is first needed (Python 3.11 and a package index are; about 900 MB).
+user's cache folder when it is first needed (Python 3.11 and a package index are; 2 GB).
 """
 
 import contextlib

@@ -45,9 +45,9 @@ def train(job: Job, coefficients: tuple[Any, Any]) -> dict[str, Any]:
     scaler = StandardScaler().fit(values[~test])
     model: Any
     if job.model == "poisson":
-        model = PoissonRegressor(alpha=1e-3, max_iter=1000)
+        model = PoissonRegressor(alpha=1e-3, max_iter=10_000, tol=1e-8)
     else:
-        model = LogisticRegression(C=1.0, max_iter=1000)
+        model = LogisticRegression(C=1.0, max_iter=10_000, tol=1e-8)
     model.fit(scaler.transform(values[~test]), y[~test])
     seconds = time.monotonic() - start
     standard = scaler.transform(values[test])

@@ -32,6 +32,8 @@ def run(job: Job) -> dict[str, Any]:
         configure(folder, job, listen, connect)
         command = [sys.executable, "-m", "benchmarks.glm.party"]
         processes = [subprocess.Popen([*command, role, name], stdout=sys.stderr) for role in PARTIES]
+        for process in processes:
+            stack.callback(process.terminate)
         codes = _wait(processes)
         if any(codes):
             raise Failed(f"a party failed: exit codes {codes}")

@@ -48,7 +48,7 @@ def ours(
     folder: Path, protocol: str, repeats: int, source: str
 ) -> tuple[dict[str, Any], list[np.ndarray[Any, Any]]]:
     """Run both parties; return the figures and the numbers that each of them holds."""
-    configure(folder, argparse.Namespace(verbose=False))
+    configure(folder, argparse.Namespace(verbose=False, security="strict"))
     command = [sys.executable, "-m", "benchmarks.psi.party", str(folder)]
     processes = [subprocess.Popen([*command, role, protocol, str(repeats), source]) for role in PARTIES]
     codes = [process.wait() for process in processes]

@@ -20,9 +20,7 @@ All kernels stand in one file since the compiler's cache on disk notices changes
 the files of those that it calls.
 """
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -36,7 +34,6 @@ __all__ = [
     "inner",
     "multiply",
     "rerandomise",
-    "run",
     "ternary",
     "to_coefficients",
     "transform",
@@ -47,17 +44,6 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 LAZY = 16  # products of residues below 2^30 that fit a 64-bit sum
 TILE = 2048  # coefficients summed at a time, so that the sums stay in the first cache
-
-
-def run(task: Callable[[int, int], object], count: int, threads: int | None) -> None:
-    """Call `task` (start, stop) on pieces of range(`count`), one per thread; None means all processors."""
-    pieces = min(count, threads or len(os.sched_getaffinity(0)))
-    if pieces <= 1:
-        task(0, count)
-        return
-    edges = [count * piece // pieces for piece in range(pieces + 1)]
-    with ThreadPoolExecutor(pieces) as pool:
-        list(pool.map(task, edges[:-1], edges[1:]))
 
 
 def kernel(function: FunctionT) -> FunctionT:

@@ -7,10 +7,10 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from numpy.typing import NDArray
 
 from vfl.crypto.lattice import ntt
-from vfl.crypto.lattice.ntt import run
 from vfl.crypto.lattice.params import Parameters
 from vfl.crypto.lattice.tables import Words
 from vfl.crypto.rng import Rng
+from vfl.crypto.threads import run
 
 __all__ = ["SEED_BYTES", "Small", "errors", "expand", "flooding", "masks", "ternaries"]
 

@@ -44,12 +44,12 @@ from numpy.typing import NDArray
 
 from vfl.crypto.fresh import FreshCiphertexts
 from vfl.crypto.lattice import ntt, sampling, wire
-from vfl.crypto.lattice.ntt import run
 from vfl.crypto.lattice.params import Integers, Parameters, lift
 from vfl.crypto.lattice.sampling import SEED_BYTES, Small
 from vfl.crypto.lattice.tables import Words
 from vfl.crypto.lattice.wire import FreshProducts, FreshVector
 from vfl.crypto.rng import Rng
+from vfl.crypto.threads import run
 from vfl.errors import KeyMismatch
 
 __all__ = ["Ciphertexts", "PublicKey", "SecretKey", "transform"]

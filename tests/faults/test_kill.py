@@ -13,7 +13,7 @@ from vfl.errors import AuditError
 
 @pytest.mark.parametrize("victim", ["bank", "shop"])
 def test_the_other_side_of_a_killed_process_ends_in_time_and_says_who(tmp_path: Path, victim: str) -> None:
-    parties = dict(zip(("bank", "shop"), two_parties(tmp_path, he="paillier"), strict=True))
+    parties = dict(zip(("bank", "shop"), two_parties(tmp_path, rows=3000), strict=True))
     train_for_long(*parties.values())
     survivor = "shop" if victim == "bank" else "bank"
     processes = {name: vfl_process("run", party.job) for name, party in parties.items()}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 import vfl
+from tests.leakage.attacks import inner_products, projector, residue_reconstruction
 from vfl.errors import InvalidData, LeakageWarning
 from vfl.generalised import Block
 from vfl.protocols import gradient
@@ -29,7 +30,7 @@ def train(rows: int, epochs: int) -> tuple[vfl.Simulation, NDArray[np.float64], 
     labels = (RNG.random(rows) < 1 / (1 + np.exp(-guest[:, 0] - host[:, 0]))).astype(float)
 
     def make() -> vfl.LogisticRegression:
-        return vfl.LogisticRegression(max_iter=epochs, batch_size=None, tol=0.0)
+        return vfl.LogisticRegression(security="exchange", max_iter=epochs, batch_size=None, tol=0.0)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LeakageWarning)
@@ -42,17 +43,9 @@ def train(rows: int, epochs: int) -> tuple[vfl.Simulation, NDArray[np.float64], 
 
 
 def successive_scores(result: vfl.Simulation) -> NDArray[np.float64]:
-    """What the guest computes from its view: the projector onto the span of all scores that it was sent."""
+    """What the guest computes from its view."""
     scores = [record.message.z for record in result.view("bank") if record.kind == "gradient.score"]  # type: ignore[attr-defined]
-    vectors, values, _ = np.linalg.svd(np.column_stack(scores), full_matrices=False)
-    kept: Any = vectors[:, values > 1e-7 * values[0]]
-    return np.asarray(kept @ kept.T)
-
-
-def inner_products(host: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The inner products between the host's rows, in its own whitened coordinates."""
-    matrix = Block.of(host, 1 / len(host), 0.25).matrix
-    return np.asarray(matrix @ np.linalg.inv(matrix.T @ matrix) @ matrix.T)
+    return projector(np.column_stack(scores))
 
 
 class TestSuccessiveScores:
@@ -72,15 +65,11 @@ class TestSuccessiveScores:
         table = RNG.normal(size=(200, COLUMNS))
 
         def act(*labels: Any) -> None:
-            vfl.LogisticRegression(max_iter=COLUMNS, batch_size=None).fit(table, *labels)
+            model = vfl.LogisticRegression(security="exchange", max_iter=COLUMNS, batch_size=None)
+            model.fit(table, *labels)
 
         with pytest.warns(LeakageWarning, match=f"max_iter={COLUMNS}"):
             vfl.simulate(bank=lambda: act(table[:, 0] > 0), shop=act, accept_leakage=["score", "gradient"])
-
-
-def residue_reconstruction(matrix: NDArray[np.float64], first: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What the host computes from its first gradient, B^T (1/2 - y): the shortest residual that explains it."""
-    return np.asarray(-np.linalg.lstsq(matrix.T, first, rcond=None)[0])
 
 
 def auc_of_reconstruction(rows: int, trials: int) -> list[float]:

@@ -140,7 +140,7 @@ def test_sines_of_shared_angles(pair: Pair, limbs: int) -> None:
 
     def role(me: int) -> Any:
         arithmetic = Arithmetic(pair.channels[me], pair.backends[me], pair.rngs[me])
-        return arithmetic.sine(RING.turns(xs[me], multiplier), 26, limbs)
+        return arithmetic.sine(RING.turns(xs[me], multiplier), 2.0**26, limbs)
 
     results = run_local(guest=role(0), host=role(1))
     opened = ring.decode(ring.add(results["guest"], results["host"]), 26)

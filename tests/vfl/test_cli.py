@@ -239,7 +239,7 @@ def test_trust_refuses_what_cannot_be_the_peers(
 
 
 def test_check_compares_both_sides_and_leaves_nothing_behind(tmp_path: Path, capsys: Captured) -> None:
-    bank, shop = two_parties(tmp_path)
+    bank, shop = two_parties(tmp_path, accept=("score", "gradient"))
     assert both(lambda: vfl("check", bank.config), lambda: vfl("check", shop.config)) == (0, 0)
     shown = capsys.readouterr().out
     assert shown.count(bank.fingerprint) == shown.count(shop.fingerprint) == 2
@@ -292,7 +292,7 @@ def test_run_prints_figures_and_paths_and_predict_the_file(tmp_path: Path, capsy
 
 
 def test_a_refusal_by_policy_has_a_code_of_its_own(tmp_path: Path, capsys: Captured) -> None:
-    bank, shop = two_parties(tmp_path, accept=())
+    bank, shop = two_parties(tmp_path, security="exchange")
     assert both(lambda: vfl("run", bank.job), lambda: vfl("run", shop.job)) == (4, 4)
     assert "accept_leakage" in capsys.readouterr().err
 
@@ -304,13 +304,13 @@ def test_different_commands_are_refused_on_both_sides(tmp_path: Path, capsys: Ca
 
 
 def test_sigterm_ends_in_an_orderly_way_and_the_peer_is_told(tmp_path: Path) -> None:
-    bank, shop = two_parties(tmp_path, he="paillier")
+    bank, shop = two_parties(tmp_path, rows=3000)
     train_for_long(bank, shop)
     processes = [vfl_process("run", party.job) for party in (bank, shop)]
     try:
         wait_for_training(bank)
         processes[0].send_signal(signal.SIGTERM)
-        texts = [process.communicate(timeout=30)[1] for process in processes]
+        texts = [process.communicate(timeout=60)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()

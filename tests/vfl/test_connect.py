@@ -101,7 +101,7 @@ def run(configs: dict[str, Path], bank: Act, shop: Act) -> dict[str, Any]:
 
 def bank_job(session: vfl.Session) -> Path:
     rows = vfl.align(GUEST, on="id")
-    model = vfl.LogisticRegression(max_iter=1).fit(rows[["a", "b"]], rows["y"])
+    model = vfl.LogisticRegression().fit(rows[["a", "b"]], rows["y"])
     vfl.record_metrics("joint", rows["y"], model.predict_proba(rows[["a", "b"]])[:, 1])
     assert session.folder is not None
     return session.folder
@@ -109,7 +109,7 @@ def bank_job(session: vfl.Session) -> Path:
 
 def shop_job(session: vfl.Session) -> Path:
     rows = vfl.align(HOST, on="id")
-    vfl.LogisticRegression(max_iter=1).fit(rows[["c", "d"]]).predict_proba(rows[["c", "d"]])
+    vfl.LogisticRegression().fit(rows[["c", "d"]]).predict_proba(rows[["c", "d"]])
     assert session.folder is not None
     return session.folder
 
@@ -181,7 +181,15 @@ def test_columns_that_the_policy_does_not_name_never_leave(configs: dict[str, Pa
 
 def test_leakage_that_one_side_does_not_accept_stops_both_before_data_moves(configs: dict[str, Path]) -> None:
     change(configs["shop"], 'accept_leakage = ["score", "gradient"]', "accept_leakage = []")
-    outcome = run(configs, bank_job, shop_job)
+
+    def exchange(table: Any, columns: list[str], *label: str) -> Any:
+        def act(session: vfl.Session) -> None:
+            rows = vfl.align(table, on="id")
+            vfl.LogisticRegression(security="exchange").fit(rows[columns], *(rows[name] for name in label))
+
+        return act
+
+    outcome = run(configs, exchange(GUEST, ["a", "b"], "y"), exchange(HOST, ["c", "d"]))
     assert isinstance(outcome["bank"], PolicyRefused)
     assert isinstance(outcome["shop"], PolicyRefused)
     totals = audit.verify(only_folder(configs, "shop") / "audit.jsonl").totals

@@ -70,7 +70,7 @@ def test_the_figures_are_those_of_the_bank_s_report(finished: tuple[Path, str, f
         assert re.search(rf"^  {phase} +\d+\.\d ", shown, re.MULTILINE)
         for party in PARTIES:
             assert re.search(rf"^  {party} +\| {phase}: ", shown, re.MULTILINE)
-    assert report["parameters"]["he"] == "ckks"
+    assert report["parameters"]["security"] == "strict"
     assert len(report["messages"]) > 5
 
 
@@ -111,8 +111,8 @@ def test_the_report_loads_nothing(finished: tuple[Path, str, float]) -> None:
 
 
 @pytest.mark.slow
-def test_with_paillier(tmp_path: Path) -> None:
-    done = started(tmp_path / "demo", "--he", "paillier")
+def test_the_exchange_with_paillier(tmp_path: Path) -> None:
+    done = started(tmp_path / "demo", "--security", "exchange", "--he", "paillier")
     assert done.returncode == 0, done.stdout + done.stderr
     alone, joint, pooled = (figures(done.stdout, model) for model in ("guest only", "joint", "pooled"))
     assert joint[0] > alone[0] + 0.02
@@ -179,7 +179,7 @@ def test_the_code_and_the_error_of_a_party_that_fails_are_shown(
 
 def test_terminating_the_demo_ends_both_processes(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "vfl", "demo", "--folder", str(tmp_path / "demo"), "--he", "paillier"],
+        [sys.executable, "-m", "vfl", "demo", "--folder", str(tmp_path / "demo")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -26,7 +26,7 @@ from vfl.errors import (
 )
 from vfl.job import load_job
 from vfl.linear import LinearRegression, LogisticRegression
-from vfl.runner import EVALUATION, JobResult, predict_job, run_job
+from vfl.runner import COEFFICIENTS, EVALUATION, JobResult, predict_job, run_job
 
 Parties = tuple[Created, Created]
 
@@ -51,7 +51,7 @@ def test_the_template_is_a_job(untouched: Created) -> None:
     job = load_job(untouched.job)
     assert job.guest
     assert job.kind == "logistic"
-    assert job.estimator.get_params() == LogisticRegression(he="ckks").get_params()
+    assert job.estimator.get_params() == LogisticRegression().get_params()
     assert (job.data.identifiers, job.data.label, job.data.columns) == (("id",), "label", None)
     assert job.evaluate is not None
     assert job.evaluate.test_size == 0.3
@@ -73,18 +73,18 @@ MISTAKES = {
         ('nulls = "error"', 'nulls = "keep"'),
         ["data.nulls", "'keep'", "valid are error, drop"],
     ),
-    "unknown parameter": (('he = "ckks"', "max_itr = 3"), ["'max_itr'", "[model.parameters]", "max_iter?"]),
-    "unknown encryption": (('he = "ckks"', 'he = "ckss"'), ["model.parameters.he", "did you mean ckks?"]),
+    "unknown parameter": (('he = "auto"', "max_itr = 3"), ["'max_itr'", "[model.parameters]", "max_iter?"]),
+    "unknown encryption": (('he = "auto"', 'he = "ckss"'), ["model.parameters.he", "did you mean ckks?"]),
     "parameter of another type": (
-        ('he = "ckks"', "C = '1'"),
+        ('he = "auto"', "C = '1'"),
         ["model.parameters.C", "expected number, got text"],
     ),
-    "parameter out of range": (('he = "ckks"', "C = -1"), ["[model.parameters]", "C must be positive"]),
+    "parameter out of range": (('he = "auto"', "C = -1"), ["[model.parameters]", "C must be positive"]),
     "another parameter out of range": (
-        ('he = "ckks"', "max_iter = 0"),
+        ('he = "auto"', "max_iter = 0"),
         ["max_iter must be a positive integer"],
     ),
-    "parameter of another model": (('he = "ckks"', "alpha = 1.0"), ["'alpha'", "[model.parameters]"]),
+    "parameter of another model": (('he = "auto"', "alpha = 1.0"), ["'alpha'", "[model.parameters]"]),
     "no label": (('label = "label"', ""), ["[data] needs label", "bank is the guest"]),
     "label among the columns": (
         ('label = "label"', 'label = "y"\ncolumns = ["g0", "y"]'),
@@ -115,7 +115,7 @@ def test_a_mistake_in_the_file_is_named(untouched: Created, mistake: str) -> Non
 
 def test_the_line_of_a_parameter_is_right(untouched: Created) -> None:
     path = untouched.job.with_name("line.job.toml")
-    path.write_text(untouched.job.read_text().replace('he = "ckks"', "tol = true"))
+    path.write_text(untouched.job.read_text().replace('he = "auto"', "tol = true"))
     line = path.read_text().splitlines().index("tol = true") + 1
     with pytest.raises(ConfigError, match=f"line {line}: model.parameters.tol"):
         load_job(path)
@@ -156,6 +156,19 @@ def test_a_run_leaves_figures_scores_reports_logs_and_both_halves(parties: Parti
     assert not (shop.folder / EVALUATION).exists()
 
 
+def test_a_run_with_inference_leaves_the_standard_errors_of_own_columns(parties: Parties) -> None:
+    for party in parties:
+        replace(party.job, 'he = "auto"', 'he = "auto"\ninference = true')
+    results = run_both(parties)
+    for result, columns in zip(results, (3, 9), strict=True):
+        assert isinstance(result, JobResult), result
+        table = pl.read_csv(result.folder / COEFFICIENTS)
+        assert table.columns == ["model", "column", "coef", "se", "z", "p", "lower", "upper"]
+        assert len(table) == columns
+        assert (table["se"] > 0).all()
+        assert (result.folder / COEFFICIENTS).stat().st_mode & 0o777 == 0o600
+
+
 def test_the_same_customers_are_held_out_again_and_by_another_salt_others(parties: Parties) -> None:
     held_out = []
     for salt in ("", "", "other"):
@@ -193,10 +206,9 @@ def test_predictions_are_those_of_the_run_and_written_for_the_guest_alone(partie
 def test_a_linear_model(parties: Parties) -> None:
     for party in parties:
         replace(party.job, 'kind = "logistic"', 'kind = "linear"')
-        replace(party.job, 'he = "ckks"', 'he = "ckks"\nalpha = 1.0\nmax_iter = 40\nn_iter_no_change = 3')
+        replace(party.job, 'he = "auto"', 'he = "auto"\nalpha = 1.0\nmax_iter = 30')
     assert isinstance(load_job(parties[0].job).estimator, LinearRegression)
-    with pytest.warns(UserWarning, match="host columns"):
-        bank, shop = run_both(parties)
+    bank, shop = run_both(parties)
     assert isinstance(bank, JobResult), bank
     assert isinstance(shop, JobResult), shop
     assert set(bank.metrics["joint"]) == {"r2", "rmse"}
@@ -204,6 +216,33 @@ def test_a_linear_model(parties: Parties) -> None:
     errors = evaluation["label"].to_numpy() - evaluation["joint"].to_numpy()
     assert bank.metrics["joint"]["rmse"] == pytest.approx(float(np.sqrt(np.mean(errors**2))))
     assert bank.metrics["joint"]["r2"] > bank.metrics["guest only"]["r2"]
+
+
+@pytest.mark.parametrize("kind", ["poisson", "gamma", "tweedie"])
+def test_a_model_of_amounts(parties: Parties, kind: str) -> None:
+    path = parties[0].job.parent / "bank.csv"
+    amount = (0.4 * pl.col("g0") + pl.col("label")).exp()
+    table = pl.read_csv(path).with_columns(label=amount.round() if kind == "poisson" else amount)
+    table.write_csv(path)
+    for party in parties:
+        replace(party.job, 'kind = "logistic"', f'kind = "{kind}"')
+        replace(party.job, 'he = "auto"', 'he = "auto"\nalpha = 0.01')
+    bank, _ = run_both(parties)
+    assert isinstance(bank, JobResult), bank
+    assert set(bank.metrics["joint"]) == {"d2", "deviance"}
+    assert bank.metrics["joint"]["d2"] > bank.metrics["guest only"]["d2"] + 0.05
+    page = (bank.folder / "report.html").read_text(encoding="utf-8")
+    assert "Mean deviance" in page
+
+
+def test_three_classes_are_refused_before_training(parties: Parties) -> None:
+    path = parties[0].job.parent / "bank.csv"
+    table = pl.read_csv(path)
+    table.with_columns(label=pl.col("label") + (pl.col("g0") > 1)).write_csv(path)
+    bank, shop = run_both(parties)
+    assert isinstance(bank, InvalidData)
+    assert "3 classes" in str(bank)
+    assert isinstance(shop, PeerAborted)
 
 
 def test_without_evaluation_all_rows_train(parties: Parties) -> None:
@@ -225,8 +264,8 @@ def test_without_evaluation_all_rows_train(parties: Parties) -> None:
         ('salt = ""', 'salt = "x"', "salt"),
         ('"logistic"', '"linear"', "model"),
         ('normalise = "exact"', 'normalise = "casefold"', "recipe"),
-        ('he = "ckks"', "C = 2.0", "C"),
-        ('he = "ckks"', "max_iter = 9", "max_iter"),
+        ('he = "auto"', "C = 2.0", "C"),
+        ('he = "auto"', "max_iter = 9", "max_iter"),
     ],
 )
 def test_jobs_that_differ_are_refused_on_both_sides(
@@ -241,7 +280,8 @@ def test_jobs_that_differ_are_refused_on_both_sides(
     assert not any(list(party.job.parent.glob("*.model")) for party in parties)
 
 
-def test_a_leakage_that_one_side_does_not_accept_is_refused_by_name(parties: Parties) -> None:
+def test_a_leakage_that_one_side_does_not_accept_is_refused_by_name(tmp_path: Path) -> None:
+    parties = two_parties(tmp_path, security="exchange", accept=("score", "gradient"))
     replace(parties[1].config, '["score", "gradient"]', '["score"]')
     bank, shop = run_both(parties)
     assert isinstance(bank, PolicyRefused)

@@ -198,7 +198,7 @@ EXPECTED = [
     "08fd:5d92:1db2",
     "0.1.0",
     "3.11.9",
-    "3 epochs; the loss went from 0.6543 to 0.5877.",
+    "3 iterations; the loss went from 0.6543 to 0.5877.",
     "vfl audit verify runs/bank.audit",
     "9f" * 32,
 ]
@@ -460,6 +460,6 @@ def test_points_land_where_they_should() -> None:
     assert "across" in chart.text
 
 
-def test_one_epoch_and_a_flat_loss_are_drawn() -> None:
+def test_one_iteration_and_a_flat_loss_are_drawn() -> None:
     for history in ([(1, 0.5)], [(1, 0.0)], [(1, 0.5), (2, 0.5)]):
         assert "the loss went from" in Reader(page(facts(history=history))).text

@@ -82,14 +82,13 @@ def test_calls_that_differ_are_named_before_data_moves() -> None:
         vfl.LogisticRegression(C=1.0, max_iter=4, he="paillier").fit(table)
 
     with pytest.raises(ConfigMismatch) as caught:
-        vfl.simulate(bank=guest, shop=host, accept_leakage=["score", "gradient"])
+        vfl.simulate(bank=guest, shop=host)
     assert set(caught.value.differences) == {"C", "max_iter", "he"}
 
     with pytest.raises(ConfigMismatch, match="call"):
         vfl.simulate(
             bank=lambda: vfl.LinearRegression().fit(table, table[:, 0]),
             shop=lambda: vfl.LogisticRegression().fit(table),
-            accept_leakage=["score", "gradient"],
         )
 
 
@@ -101,7 +100,6 @@ def test_other_row_counts_are_named() -> None:
         vfl.simulate(
             bank=guest,
             shop=lambda: vfl.LogisticRegression().fit(np.eye(61)),
-            accept_leakage=["score", "gradient"],
         )
 
 
@@ -115,11 +113,15 @@ def test_leakage_that_is_not_accepted_is_refused_before_data_moves(accepted: lis
 
     def guest() -> None:
         watch(vfl.current())
-        vfl.LogisticRegression().fit(table, table[:, 0] > 0)
+        vfl.LogisticRegression(security="exchange").fit(table, table[:, 0] > 0)
 
     missing = "gradient" if accepted == ["score"] else "score"
     with pytest.raises(PolicyRefused, match=missing):
-        vfl.simulate(bank=guest, shop=lambda: vfl.LogisticRegression().fit(table), accept_leakage=accepted)
+        vfl.simulate(
+            bank=guest,
+            shop=lambda: vfl.LogisticRegression(security="exchange").fit(table),
+            accept_leakage=accepted,
+        )
     assert not any(
         message_types()[kind].declaration.leakage in (Leakage.SCORE, Leakage.GRADIENT) for kind in kinds
     )

@@ -25,16 +25,30 @@ MARK = ".vfl-demo"  # tells a folder that an earlier demo made
 GRACE_SECONDS = 5.0  # for the other process to notice that one has failed
 
 
-class Encryption(enum.StrEnum):
-    """What encrypts the residuals."""
+class Security(enum.StrEnum):
+    """How the demo trains."""
 
+    strict = "strict"
+    exchange = "exchange"
+
+
+class Encryption(enum.StrEnum):
+    """What encrypts."""
+
+    auto = "auto"
+    lattice = "lattice"
     ckks = "ckks"
     paillier = "paillier"
 
 
 def demo(
     folder: Annotated[Path, typer.Option(help="Where keys, data, reports and logs go.")] = Path("vfl-demo"),
-    he: Annotated[Encryption, typer.Option(help="Homomorphic encryption.")] = Encryption.ckks,
+    security: Annotated[
+        Security, typer.Option(help="strict opens nothing on the way; exchange opens scores and gradients.")
+    ] = Security.strict,
+    he: Annotated[
+        Encryption, typer.Option(help="lattice or paillier for strict, ckks or paillier for exchange.")
+    ] = Encryption.auto,
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep an earlier demo in FOLDER and use FOLDER-2.")
     ] = False,
@@ -52,7 +66,7 @@ def demo(
     workspace = demo_workspace(folder, keep=keep)
     data = german_credit()
     address = free_address()
-    parties = _prepare(workspace, data, he, address)
+    parties = _prepare(workspace, data, (security, he), address)
     console.print(
         f"{shown(workspace.absolute())}/ has a folder per party: key, certificates, configuration, data.\n"
         f"Each now executes `vfl run` in a process of its own, connected by mutual TLS on {address}.\n"
@@ -83,7 +97,9 @@ def demo_workspace(folder: Path, *, keep: bool) -> Path:
     return folder
 
 
-def _prepare(workspace: Path, data: "TwoParties", he: Encryption, address: str) -> "dict[str, Created]":
+def _prepare(
+    workspace: Path, data: "TwoParties", model: tuple[Security, Encryption], address: str
+) -> "dict[str, Created]":
     """Do for both parties what their owners would: init, policy, data, trust."""
     from vfl.cli.init import create_party
     from vfl.cli.trust import pin
@@ -91,13 +107,18 @@ def _prepare(workspace: Path, data: "TwoParties", he: Encryption, address: str) 
     from vfl.model import write_private
 
     created = {}
+    accepted = ("score", "gradient") if model[0] is Security.exchange else ()
     for setup, table, label in (
         (Setup("bank", "guest", "retailer", listen=address), data.bank, "default"),
         (Setup("retailer", "host", "bank", connect=address), data.retailer, None),
     ):
         columns = [name for name in table.columns if name not in ("phone", label)]
-        setup = dataclasses.replace(setup, accept_leakage=("score", "gradient"), columns=columns)
-        text = job(setup, DataSection(f"{setup.name}.csv", "phone", "phone:DE", label), he=he.value)
+        setup = dataclasses.replace(setup, accept_leakage=accepted, columns=columns)
+        text = job(
+            setup,
+            DataSection(f"{setup.name}.csv", "phone", "phone:DE", label),
+            *(choice.value for choice in model),
+        )
         created[setup.name] = create_party(workspace / setup.name, setup, text)
         write_private(workspace / setup.name / f"{setup.name}.csv", table.write_csv().encode())
     for name, peer in (PARTIES, PARTIES[::-1]):

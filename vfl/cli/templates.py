@@ -70,9 +70,9 @@ silence_seconds = 20.0
 stall_seconds = 600.0
 
 [policy]
-# What {peer} or this party may learn beyond the result. The protocol "exchange" shows each row's partial score
-# to the guest and gradients to the host; it runs only if both parties write ["score", "gradient"] here. "payload"
-# lets vfl.enrich hand over columns of common customers.
+# What {peer} or this party may learn beyond the result; nothing by default. A model with security = "exchange" shows
+# each row's partial score to the guest and gradients to the host: only if both write ["score", "gradient"] here.
+# "payload" lets vfl.enrich hand over columns of common customers.
 accept_leakage = {_toml(setup.accept_leakage)}
 # Your own columns that may enter a model, and no others. ["*"] would allow all.
 columns = {_toml(setup.columns)}
@@ -114,7 +114,7 @@ def _address(setup: Setup) -> str:
     )
 
 
-def job(setup: Setup, data: DataSection, he: str = "ckks") -> str:
+def job(setup: Setup, data: DataSection, security: str = "strict", he: str = "auto") -> str:
     """Return the text of ``<name>.job.toml``: align, fit, save, evaluate.
 
     Parameters
@@ -122,7 +122,8 @@ def job(setup: Setup, data: DataSection, he: str = "ckks") -> str:
     setup : Setup
     data : DataSection
         A label of None leaves the line out: the host has none.
-    he : {"ckks", "paillier"}
+    security : {"strict", "exchange"}
+    he : {"auto", "lattice", "ckks", "paillier"}
     """
     label = "" if data.label is None else f"# The column to predict.\nlabel = {_toml(data.label)}\n"
     return f"""\
@@ -144,11 +145,14 @@ duplicates = "error"
 # columns = ["first", "second"]
 
 [model]
-# "logistic" for a label of two classes, "linear" for a number.
+# "logistic" for a label of two classes; "linear" for a number; "poisson", "gamma" or "tweedie" for counts and amounts.
 kind = "logistic"
 
 [model.parameters]
-# Those of vfl.LogisticRegression or vfl.LinearRegression, e.g. C, max_iter, batch_size, learning_rate.
+# Those of the estimator, e.g. C, max_iter, winsorise. "strict" keeps scores and gradients shared between the parties;
+# "exchange" shows them, and needs policy.accept_leakage on both sides.
+security = {_toml(security)}
+# Encryption: lattice or paillier for strict, ckks or paillier for exchange.
 he = {_toml(he)}
 
 [evaluate]

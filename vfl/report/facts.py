@@ -98,7 +98,9 @@ class RunFacts:
         Empty for the host, which has no labels.
     curves : dict of str to ModelCurves
     history : list of (int, float)
-        Epoch and loss.
+        Iteration and what training watched: a loss by epoch, or the distance from the optimum.
+    history_name : str
+        What that is, in one or two words.
     messages : list of MessageTotal
         Both directions.
     phases : list of PhaseCost
@@ -121,6 +123,7 @@ class RunFacts:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     curves: dict[str, ModelCurves] = field(default_factory=dict)
     history: list[tuple[int, float]] = field(default_factory=list)
+    history_name: str = "loss"
     messages: list[MessageTotal] = field(default_factory=list)
     phases: list[PhaseCost] = field(default_factory=list)
     alignment: Alignment | None = None

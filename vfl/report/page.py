@@ -9,7 +9,7 @@ from vfl.report.plots import Axis, Series, line_chart
 from vfl.report.quality import plots, quality
 from vfl.report.style import STYLE
 from vfl.report.traffic import cost, traffic
-from vfl.report.words import duration, figure, main_model, metric_name, plain, signed
+from vfl.report.words import HISTORIES, duration, figure, main_model, metric_name, plain, signed
 
 __all__ = ["page"]
 
@@ -109,15 +109,17 @@ def _tiles(facts: RunFacts) -> Markup:
 def _training(facts: RunFacts) -> Markup:
     if not facts.history:
         return Markup("")
-    epochs, losses = [epoch for epoch, _ in facts.history], [loss for _, loss in facts.history]
-    margin = (max(losses) - min(losses)) * 0.08 or abs(losses[0]) * 0.1 or 1.0
-    across = Axis("Epoch", min(epochs), max(max(epochs), min(epochs) + 1))
-    up = Axis("Loss", min(losses) - margin, max(losses) + margin)
-    line = Series("loss", facts.history, "main", marked=len(epochs) <= 40)
-    count = f"{len(epochs)} epochs" if len(epochs) > 1 else "1 epoch"
-    words = f"{count}; the loss went from {losses[0]:.4f} to {losses[-1]:.4f}."
-    caption = tag("figcaption", tag("b", "Loss by epoch"), words)
-    drawing = tag("figure", caption, line_chart(f"Loss by epoch: {words}", [line], across, up))
+    steps, values = [step for step, _ in facts.history], [value for _, value in facts.history]
+    name, meaning = facts.history_name, HISTORIES.get(facts.history_name, "")
+    margin = (max(values) - min(values)) * 0.08 or abs(values[0]) * 0.1 or 1.0
+    across = Axis("Iteration", min(steps), max(max(steps), min(steps) + 1))
+    up = Axis(name.capitalize(), min(values) - margin, max(values) + margin)
+    line = Series(name, facts.history, "main", marked=len(steps) <= 40)
+    count = f"{len(steps)} iterations" if len(steps) > 1 else "1 iteration"
+    words = f"{count}; the {name} went from {values[0]:.4f} to {values[-1]:.4f}."
+    title = f"{name.capitalize()} by iteration"
+    caption = tag("figcaption", tag("b", title), f"{words} {meaning}".strip())
+    drawing = tag("figure", caption, line_chart(f"{title}: {words}", [line], across, up))
     return section("How the training went", tag("div", drawing, class_="plots one"))
 
 

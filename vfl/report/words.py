@@ -6,6 +6,7 @@ from vfl.protocols.wire import OPT_IN, Leakage
 from vfl.report.facts import JOINT
 
 __all__ = [
+    "HISTORIES",
     "OF_DATA",
     "class_level",
     "class_name",
@@ -28,11 +29,21 @@ _METRICS = {
     "brier": ("Brier score", "mean squared error of the probabilities; lower is better"),
     "r2": ("R²", "share of the variance that is explained, 1 at best"),
     "rmse": ("RMSE", "typical size of an error, in units of the target; lower is better"),
+    "d2": ("D²", "share of the deviance that is explained, 1 at best"),
+    "deviance": (
+        "Mean deviance",
+        "penalty for expectations that are off, by the model's family; lower is better",
+    ),
     "mae": ("MAE", "mean absolute error, in units of the target; lower is better"),
     "base_rate": ("Positives", "share of positive rows in the evaluated data"),
     "rows": ("Rows", "rows the figures rest on"),
 }
 OF_DATA = {"base_rate", "rows"}
+HISTORIES = {
+    "distance": "It estimates what the scores of the training rows still lack, as a root mean square.",
+    "held-out residual": "It is the mean square over the rows that training held out.",
+}
+"""What a curve of a training shows, by its name."""
 
 _PLAIN = {
     Leakage.PAYLOAD: (
@@ -53,9 +64,15 @@ _PLAIN = {
         "Common rows",
         "Which of its own rows the recipient shares with the sender, or how many. The others stay unknown.",
     ),
+    Leakage.RESULT: (
+        "Results",
+        "What the call was made for: the recipient's own weights, the scores of the rows that were scored, or a figure "
+        "of the model's quality. From a score the guest knows the others' part of it.",
+    ),
     Leakage.AGGREGATE: (
-        "Sums over parties",
-        "A sum over at least so many parties as the policy requires. What one of them put in does not follow.",
+        "Sums",
+        "In a training a few numbers an iteration, each a sum over all rows and the columns of all parties; in secure "
+        "aggregation sums over at least so many parties as the policy requires. They say nothing of single rows.",
     ),
     Leakage.CIPHERTEXT: (
         "Encrypted values",
@@ -99,7 +116,7 @@ def class_level(leakage: str) -> tuple[str, str]:
     """Return the style and the mark of a leakage class on the page."""
     if leakage in OPT_IN:
         return OPEN
-    return RESULT if leakage in (Leakage.INTERSECTION, Leakage.AGGREGATE) else NONE
+    return RESULT if leakage in (Leakage.INTERSECTION, Leakage.RESULT, Leakage.AGGREGATE) else NONE
 
 
 def class_rank(leakage: str) -> int:
