@@ -14,7 +14,7 @@ Sources: Carter and Wegman, "Universal Classes of Hash Functions", 1979; Shoup, 
 Authentication Based on Universal Hashing", CRYPTO 1996, section 2 (evaluation hash); NIST SP 800-38D, section 6.4.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from vfl.crypto.gf128 import SHARED, Elements, set_product
 from vfl.crypto.lattice.ntt import kernel
 from vfl.crypto.threads import run
 
-__all__ = ["Chunked", "Packed", "decimal", "digests", "pack"]
+__all__ = ["Packed", "decimal", "digests", "pack"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,25 +53,6 @@ class Packed:
     def __iter__(self) -> Iterator[bytes]:
         """Iterate over the strings."""
         return (self[row] for row in range(len(self)))
-
-
-@dataclass(frozen=True, eq=False)
-class Chunked:
-    """A column that is read piece by piece and never held.
-
-    Attributes
-    ----------
-    rows : int
-        Strings in all.
-    read : callable
-        Return an iterator over the pieces, from the first one on.
-    """
-
-    rows: int
-    read: Callable[[], Iterator[Packed]]
-
-    def __len__(self) -> int:
-        return self.rows
 
 
 def pack(strings: Sequence[bytes]) -> Packed:
@@ -139,32 +120,18 @@ def _evaluate(data: Any, ends: Any, key: Any, out: Any) -> None:
         set_product(out, i, sums, 0, key, 0)
 
 
-def digests(column: Packed | Chunked, key: bytes) -> Elements:
+def digests(column: Packed, key: bytes) -> Elements:
     """Return the digest of every string, shape (n, 2), on all processors.
 
     Parameters
     ----------
-    column : Packed or Chunked
+    column : Packed
     key : bytes
         16 bytes, uniform and drawn after the strings were fixed; the same on both sides.
-
-    Raises
-    ------
-    ValueError
-        If a column read in pieces has not as many strings as it says.
     """
     out = np.empty((len(column), 2), dtype=np.uint64)
     factor = np.frombuffer(key, dtype="<u8").reshape(1, 2)
-    done = 0
-    for piece in [column] if isinstance(column, Packed) else column.read():
-        if done + len(piece) <= len(out):
-            _evaluate_all(piece.data, piece.ends, factor, out[done : done + len(piece)])
-        done += len(piece)
-    if done != len(out):
-        raise ValueError(f"the column was to have {len(out)} strings, {done} were read")
-    return out
-
-
-def _evaluate_all(data: NDArray[np.uint8], ends: NDArray[np.int64], factor: Elements, out: Elements) -> None:
+    data, ends = column.data, column.ends
     threads = None if len(out) >= SHARED else 1
     run(lambda first, end: _evaluate(data, ends[first : end + 1], factor, out[first:end]), len(out), threads)
+    return out

@@ -14,7 +14,8 @@ Failure, over the keys' hash, is below 2^-40 in all:
 * 2^-41: some bin gets more rows than `capacity`, by Chernoff's bound for the binomial distribution and the union bound.
 * 2^-41: some bin has g > `dense`. With e = columns / capacity, section 3.2 of the paper bounds the probability that
   structures beyond repeated rows stay by 2^-lambda, lambda = slope (e - 1.223) - 9.2, log2 slope = 0.55 log2 n +
-  2.331 (its equations 2 and 3 for weight 3; measured by its authors on 2^27 instances, extrapolated beyond 2^-30).
+  2.331 (its equations 2 and 3 for weight 3; measured by its authors on 2^27 instances, extrapolated beyond 2^-30; their
+  implementation has 0.555 log2 n + 2.336, hence fewer columns for the same lambda).
   d repeated rows stay with probability (e n)^-d, hence dense = floor(lambda / log2(e n)). lambda is 41 + log2(bins).
 * 2^-70: the g equations of rows put aside are dependent (a random Vandermonde matrix plus a fixed one, lemma 2.2, on
   the 74 bits of k that the columns leave undetermined).

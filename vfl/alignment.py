@@ -110,7 +110,9 @@ def _aligned(table: Any, chain: "_Chain", learns: str, protocol: str) -> Any:
         if found is None:
             return None
         matched.append(left[found])
-        left = np.delete(left, np.union1d(found, ids.left_out))
+        stays = np.ones(len(left), dtype=np.bool_)
+        stays[found] = stays[ids.left_out] = False
+        left = left[stays]
     rows = np.concatenate(matched)
     _note_total(session, number_of_rows(table, session.name), len(rows))
     return take_rows(table, rows)

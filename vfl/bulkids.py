@@ -5,23 +5,20 @@ cannot: then the slow way finds out what is wrong, or normalises what needs it. 
 plain ASCII text under the recipe "exact", without nulls or anything to trim. Repetitions are the caller's business.
 """
 
-import os
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vfl.crypto.digests import Chunked, Packed, decimal, digests
+from vfl.crypto.digests import Packed, decimal, digests
 from vfl.crypto.lattice.ntt import kernel
 from vfl.crypto.rng import Rng
-from vfl.errors import InvalidIds
 from vfl.recipes import LONGEST
 from vfl.tables import Table, as_frame
 
-__all__ = ["PIECE", "all_different", "packed_ids", "parquet_ids"]
+if TYPE_CHECKING:
+    import polars
 
-PIECE = 1 << 19
-"""Rows of a file that are in memory at a time."""
+__all__ = ["all_different", "packed_ids", "packed_text"]
 
 
 @kernel
@@ -88,36 +85,16 @@ def packed_ids(table: Table, on: str, party: str) -> Packed | None:
         return decimal(series.to_numpy().astype(np.int64))
     if str(series.dtype) != "String":
         return None
+    packed = packed_text(series)
+    return packed if _plain(packed.data, packed.ends) else None
+
+
+def packed_text(series: "polars.Series") -> Packed:
+    """Return a polars column of text without nulls as bytes in UTF-8."""
     ends = np.zeros(len(series) + 1, dtype=np.int64)
     np.cumsum(series.str.len_bytes().to_numpy(), out=ends[1:])
     data = np.frombuffer(series.str.join("").item().encode(), dtype=np.uint8)
-    return Packed(data, ends) if _plain(data, ends) else None
-
-
-def parquet_ids(path: str | os.PathLike[str], on: str, party: str) -> Chunked:
-    """Return the identifiers of a column of a Parquet file, to be read in pieces when they are needed.
-
-    Raises
-    ------
-    InvalidIds
-        When a piece is read that is no case for the fast way.
-    """
-    import polars as pl
-
-    file = pl.scan_parquet(os.fspath(path))
-    rows = file.select(pl.len()).collect().item()
-
-    def read() -> Iterator[Packed]:
-        for first in range(0, rows, PIECE):
-            piece = packed_ids(file.select(on).slice(first, PIECE).collect(), on, party)
-            if piece is None:
-                raise InvalidIds(
-                    f"{party}: column {on!r} has nulls, texts that need trimming or normalising, or floats within rows "
-                    f"{first} to {min(first + PIECE, rows) - 1}, counted from 0; clean it, or read the file as a table"
-                )
-            yield piece
-
-    return Chunked(rows, read)
+    return Packed(data, ends)
 
 
 def all_different(column: Packed, rng: Rng) -> bool:

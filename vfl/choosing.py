@@ -4,14 +4,13 @@ from dataclasses import dataclass
 
 __all__ = ["Choice", "choose"]
 
-# Measured with two processes on one 2-core x86-64 server with AVX-512: docs/protocols/psi.md. Processors without it
-# take about six times as long per key for DH, which moves the border down.
+# Measured with two processes on one 2-core x86-64 server with AVX-512, see docs/performance_psi.md. Processors without
+# it take about six times as long per key for DH, which moves the border down.
 DH_SECONDS, DH_BYTES, DH_TRIPS = 2.1e-5, 40, 4
 FAST_SECONDS, FAST_BYTES, FAST_TRIPS = 1.1e-6, 16, 7
-FAST_START_SECONDS, FAST_START_BYTES = 0.35, 650_000
+FAST_START_SECONDS, FAST_START_BYTES = 0.15, 650_000
 SLOW_LINK_MS = 5.0  # round trips beyond this are no local network: then bytes are assumed to take their time
 SLOW_BYTES_PER_SECOND = 12.5e6  # 100 Mb/s
-FAST_LARGEST = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,6 @@ def choose(asked: str, own: int, theirs: int, round_trip_ms: float, learns: str)
     total = own + theirs
     if learns != "both":
         return Choice("dh", "one side learns, for which there is no other protocol")
-    if max(own, theirs) > FAST_LARGEST:
-        return Choice(
-            "dh", f"a list of more than {FAST_LARGEST:,} identifiers: align_files would cut it into parts"
-        )
     rate = SLOW_BYTES_PER_SECOND if round_trip_ms > SLOW_LINK_MS else 1e9
     dh = DH_SECONDS * total + DH_BYTES * total / rate + DH_TRIPS * round_trip_ms / 1e3
     fast = FAST_START_SECONDS + FAST_SECONDS * total + FAST_TRIPS * round_trip_ms / 1e3

@@ -7,7 +7,7 @@ import json
 import struct
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -31,6 +31,7 @@ __all__ = [
 SAMPLE = 20_000
 GUESSABLE = 10**11
 """Identifiers that could exist: below, a list that brings a good part of them is within reach of a laptop."""
+CERTAIN = 14  # expected numbers with a leading zero from which none at all is no accident: e^-14 < 10^-6
 FEWEST = 10  # identifiers from which their form can be seen
 PUBLIC_FORMS = ("phone", "date")
 """Recipes whose identifiers anybody can list; with customer numbers, few of them may make many look like all."""
@@ -47,13 +48,16 @@ class Shape:
         How many identifiers consist of digits.
     width : int
         Their common number of digits; 0 if it varies.
-    zeros : {"leading", "none"}
-        Whether an identifier of digits begins with a zero.
+    zeros : int
+        -log2 of the share of numbers that begin with a zero, rounded up; -1 if none does.
+    least : int
+        The largest power of two that is no more than their number.
     """
 
     digits: str
     width: int
-    zeros: str
+    zeros: int
+    least: int
 
 
 def shape_of(keys: Sequence[bytes] | Packed) -> Shape:
@@ -63,16 +67,16 @@ def shape_of(keys: Sequence[bytes] | Packed) -> Shape:
     other = np.concatenate([[0], np.cumsum((column.data < 48) | (column.data > 57))])
     numbers = (other[column.ends[1:]] == other[starts]) & (widths > 0)
     digits = "all" if numbers.all() else "some" if numbers.any() else "none"
-    seen = np.unique(widths[numbers])
-    zero = numbers & (widths > 1)
-    leading = "leading" if (column.data[starts[zero]] == 48).any() else "none"
-    return Shape(digits, int(seen[0]) if len(seen) == 1 else 0, leading)
+    seen, total = np.unique(widths[numbers]), int(numbers.sum())
+    leading = int((column.data[starts[numbers & (widths > 1)]] == 48).sum())
+    zeros = (-(-total // leading) - 1).bit_length() if leading else -1
+    return Shape(digits, int(seen[0]) if len(seen) == 1 else 0, zeros, 1 << max(0, total.bit_length() - 1))
 
 
 def shapes_of(keys: Sequence[bytes] | Packed, columns: int) -> str:
     """Return the shapes of identifiers that consist of so many columns, as a proposal carries them."""
     parts = [keys] if columns == 1 else zip(*(_parted(key) for key in keys), strict=True)
-    return json.dumps([[shape.digits, shape.width, shape.zeros] for shape in map(shape_of, parts)])
+    return json.dumps([astuple(shape_of(part)) for part in parts])
 
 
 def _parted(key: bytes) -> list[bytes]:
@@ -87,11 +91,14 @@ def _parted(key: bytes) -> list[bytes]:
 
 def read_shapes(text: str) -> list[Shape]:
     """Return what :func:`shapes_of` wrote; ValueError or TypeError for anything else."""
-    return [Shape(str(digits), int(width), str(zeros)) for digits, width, zeros in json.loads(text)]
+    return [Shape(str(digits), *map(int, numbers)) for digits, *numbers in json.loads(text)]
 
 
 def check_shapes(mine: Sequence[Shape], theirs: Sequence[Shape], me: str, peer: str) -> None:
-    """Refuse identifiers of fixed width with leading zeros here and shorter ones without there, or the other way.
+    """Refuse numbers of which some have leading zeros here, and none there though many would be expected to.
+
+    That is so if all numbers here have one width and those there do not; or if widths vary here and the share of zeros
+    here, among as many numbers as there, leaves a chance below 10^-6 for none.
 
     Parameters
     ----------
@@ -110,12 +117,15 @@ def check_shapes(mine: Sequence[Shape], theirs: Sequence[Shape], me: str, peer: 
 
 def _check_column(mine: Shape, other: Shape, me: str, peer: str) -> None:
     for full, short, loser in ((mine, other, peer), (other, mine, me)):
-        padded = full.digits == "all" and full.width > 0 and full.zeros == "leading"
-        if padded and short.digits == "all" and short.zeros == "none" and short.width != full.width:
+        if full.digits != "all" or short.digits != "all" or full.zeros < 0 or short.zeros >= 0:
+            continue
+        narrower, expected = short.width != full.width, short.least / 2.0**full.zeros
+        if narrower if full.width else expected > CERTAIN:
+            length = f"{full.width} digits and " if full.width else ""
             raise InvalidIds(
-                f"{loser}: the identifiers are numbers of varying length without leading zeros, the other side's have "
-                f"{full.width} digits and leading zeros: {loser} read them as numbers and lost the zeros; read the "
-                "column as text: read_table(path, text=[...])"
+                f"{loser}: the identifiers are numbers without leading zeros, the other side's have {length}leading "
+                f"zeros: {loser} read them as numbers and lost the zeros; read the column as text: "
+                "read_table(path, text=[...])"
             )
 
 

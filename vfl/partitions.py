@@ -5,8 +5,10 @@ are read, normalised and written through joblib: threads by default, processes o
 ``joblib.parallel_config`` says so. Nothing here talks to a peer.
 """
 
+import contextlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,13 +16,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from vfl.bulkids import all_different, packed_ids, packed_text
 from vfl.crypto.digests import Packed, digests, pack
+from vfl.crypto.rng import SystemRng
 from vfl.errors import ConfigError, DuplicateIds, InvalidData, InvalidIds
 from vfl.identifiers import Duplicates, PreparedIds, prepare_ids
 from vfl.ledger import Ledger, Sketch
 from vfl.progress import Update
 from vfl.recipes import recipe
-from vfl.tables import as_frame
+from vfl.tables import as_frame, take_columns
 
 if TYPE_CHECKING:
     import polars
@@ -30,7 +34,8 @@ __all__ = ["ROWS_EACH", "Partitions", "Source", "Spec", "partition"]
 Source: TypeAlias = "str | os.PathLike[str] | Iterable[Any]"
 ROWS_EACH = 1_000_000
 """Rows of a partition, about: some 300 MB at work."""
-BATCH = 250_000  # rows read at a time
+BATCH = 1 << 18  # rows of a file read at a time: a row group as polars writes them
+PIECE, LARGEST_BATCH = 1 << 12, 1 << 22  # more partitions take larger batches, so that files do not get tiny
 KEY, ROW = "vfl key", "vfl row"
 _HASH_KEY = b"vfl partitions 1"  # public: the hash spreads identifiers, it hides nothing
 _DONE, _SKETCH = "partitions.json", "sketch.npy"
@@ -94,25 +99,36 @@ class Partitions:
             raise InvalidData(
                 f"{self.folder}: partition {number} is missing; remove the folder and start again"
             )
-        table = pl.concat([pl.read_ipc(file) for file in files]).sort(ROW)
-        return table.drop(KEY, ROW), _identified(table, self.spec, party)
+        pieces = [pl.read_ipc(file) for file in files]
+        if any(KEY in piece.columns for piece in pieces):
+            pieces = [piece.with_columns(_keys(piece, self.spec).cast(pl.Binary)) for piece in pieces]
+        table = pl.concat(pieces)
+        if not table[ROW].is_sorted():
+            table = table.sort(ROW)
+        return table.drop(KEY, ROW, strict=False), _identified(_keys(table, self.spec), self.spec, party)
 
 
-def _identified(table: "polars.DataFrame", spec: Spec, party: str) -> PreparedIds:
-    """Return the identifiers of rows that carry their canonical bytes."""
+def _keys(table: "polars.DataFrame", spec: Spec) -> "polars.Series":
+    """Return the canonical identifiers of rows: in a column of their own unless they are as the table has them."""
+    import polars as pl
+
+    return (table[KEY] if KEY in table.columns else table[spec.on[0]].cast(pl.String)).rename(KEY)
+
+
+def _identified(column: "polars.Series", spec: Spec, party: str) -> PreparedIds:
+    """Return identifiers from their canonical bytes, row by row."""
     import polars as pl
 
     normalised = recipe(spec.normalise, len(spec.on))
     nobody = np.empty(0, np.int64)
-    if table[KEY].n_unique() == len(table):
-        every = np.arange(len(table))
-        return PreparedIds(
-            _packed(table[KEY]), every, normalised, 0, nobody, every, np.ones(len(table), np.int64)
-        )
-    places = table.select(KEY).with_row_index("place")
+    keys = _packed(column)
+    if all_different(keys, SystemRng()):
+        every = np.arange(len(column))
+        return PreparedIds(keys, every, normalised, 0, nobody, every, np.ones(len(column), np.int64))
+    places = column.to_frame().with_row_index("place")
     groups = places.group_by(KEY, maintain_order=True).agg("place")
     sizes = groups["place"].list.len()
-    if spec.duplicates == "error" and len(groups) < len(table):
+    if spec.duplicates == "error" and len(groups) < len(column):
         raise DuplicateIds(
             f"{party}: {int(sizes.filter(sizes > 1).sum())} rows share {int((sizes > 1).sum())} identifiers after "
             'normalisation; keep one row per customer or pass duplicates="first" (or "last", "drop", "all")'
@@ -124,12 +140,14 @@ def _identified(table: "polars.DataFrame", spec: Spec, party: str) -> PreparedId
     }.get(spec.duplicates, groups)
     members = kept["place"].explode().to_numpy().astype(np.int64)
     counts = kept["place"].list.len().to_numpy().astype(np.int64)
-    left_out = np.setdiff1d(np.arange(len(table)), members)
+    left_out = np.setdiff1d(np.arange(len(column)), members)
     first = members[np.cumsum(counts) - counts]
     return PreparedIds(_packed(kept[KEY]), first, normalised, 0, left_out, members, counts)
 
 
 def _packed(column: "polars.Series") -> Packed:
+    if str(column.dtype) == "String":
+        return packed_text(column) if len(column) else pack([])
     ends = np.zeros(len(column) + 1, dtype=np.int64)
     np.cumsum(column.bin.size().to_numpy(), out=ends[1:])
     return Packed(np.frombuffer(b"".join(column.to_list()), dtype=np.uint8), ends)
@@ -146,7 +164,7 @@ def partition(
         A Parquet or CSV file, or tables of any kind with the same columns.
     spec : Spec
     folder : Path
-        Gets a folder for each partition; mode 0700.
+        Gets a folder for each partition; mode 0700. Workers may share it: one cuts, the others wait.
     party : str
         For error texts.
     ledger : Ledger or None
@@ -160,15 +178,31 @@ def partition(
     ConfigError
         If the folder holds partitions made otherwise.
     """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _alone(folder):
+        finished = _finished(folder, spec)
+        return finished or _cut(source, spec, folder, party, ledger, progress)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process cuts into this folder; a process that dies gives way."""
+    with (folder / "lock").open("a") as claim:
+        if sys.platform != "win32":
+            import fcntl
+
+            fcntl.flock(claim, fcntl.LOCK_EX)
+        yield
+
+
+def _cut(
+    source: Source, spec: Spec, folder: Path, party: str, ledger: Ledger | None, progress: Update
+) -> Partitions:
     from joblib import Parallel, delayed
 
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    finished = _finished(folder, spec)
-    if finished is not None:
-        return finished
     total, rows, empty = rows_in(source), 0, 0
     sketch = None if ledger is None else ledger.sketch([])
-    batches = _numbered(_batches(source, set(spec.on)))
+    batches = _numbered(_batches(source, spec))
     jobs = (delayed(_spill)(batch, first, spec, folder, party, ledger) for batch, first in batches)
     workers = Parallel(n_jobs=-1, prefer="threads", return_as="generator", pre_dispatch="n_jobs")
     for read, without, part in workers(jobs):
@@ -222,9 +256,9 @@ def _finished(folder: Path, spec: Spec) -> Partitions | None:
     return Partitions(folder, spec, told["rows"], told["empty"], sketch)
 
 
-def _batches(source: Source, text: set[str]) -> Iterator[Any]:
+def _batches(source: Source, spec: Spec) -> Iterator[Any]:
     if isinstance(source, str | os.PathLike):
-        yield from _read(Path(source), text)
+        yield from _read(Path(source), set(spec.on), max(BATCH, min(PIECE * spec.count, LARGEST_BATCH)))
     elif hasattr(source, "columns") or not hasattr(source, "__iter__"):
         raise ConfigError(
             "source is a path or an iterable of tables; put one table in a list, or use vfl.align"
@@ -233,18 +267,18 @@ def _batches(source: Source, text: set[str]) -> Iterator[Any]:
         yield from source
 
 
-def _read(path: Path, text: set[str]) -> Iterator["polars.DataFrame"]:
+def _read(path: Path, text: set[str], size: int) -> Iterator["polars.DataFrame"]:
     import polars as pl
 
     if _is_parquet(path):
-        for first in range(0, rows_in(path), BATCH):
-            yield pl.scan_parquet(path).slice(first, BATCH).collect()
+        for first in range(0, rows_in(path), size):
+            yield pl.scan_parquet(path).slice(first, size).collect()
         return
     names = pl.scan_csv(path, infer_schema=False).collect_schema().names()
     overrides = {name: pl.String for name in text if name in names}
     scan = pl.scan_csv(path, schema_overrides=overrides, infer_schema_length=10_000)
     try:
-        yield from scan.collect_batches(chunk_size=BATCH, maintain_order=True)
+        yield from scan.collect_batches(chunk_size=size, maintain_order=True)
     except pl.exceptions.PolarsError:  # its text quotes the field at fault
         raise InvalidData(f"{path}: not readable as CSV, or a column changes its type") from None
 
@@ -263,33 +297,37 @@ def _spill(
     """Write the rows of a batch into their partitions; return how many there were, how many without identifier."""
     import polars as pl
 
-    nulls: Any = spec.nulls
     try:
-        ids = prepare_ids(
-            batch, spec.on, normalise=spec.normalise, nulls=nulls, duplicates=_ALL, party=party, at_least=0
-        )
+        ids = _prepared(batch, spec, party)
     except InvalidIds as error:
         raise InvalidIds(f"{error} (in the batch of rows that begins with row {first})") from None
     keys = ids.keys if isinstance(ids.keys, Packed) else pack(ids.keys)
-    places = (digests(keys, _HASH_KEY)[:, 0] % np.uint64(spec.count)).astype(np.int64)
-    rows = batch[ids.members].with_columns(_key_column(batch, ids, spec), pl.Series(ROW, ids.members + first))
+    places = (digests(keys, _HASH_KEY)[:, 0] % np.uint64(spec.count)).astype(np.uint16)
     where = np.repeat(places, ids.counts)
-    order = np.argsort(where, kind="stable")
+    order = np.argsort(where, kind="stable")  # of 16 bits: by radix
     bounds = np.searchsorted(where[order], np.arange(spec.count + 1))
-    rows = rows[order]
+    taken = ids.members[order]
+    rows = batch[taken].with_columns(pl.Series(ROW, taken + first))
+    if isinstance(ids.keys, list):
+        each = np.repeat(np.arange(len(ids.keys)), ids.counts)[order]
+        rows = rows.with_columns(pl.Series(KEY, [ids.keys[i] for i in each.tolist()], dtype=pl.Binary))
     for number in range(spec.count):
         part = folder / f"{number:05d}"
         part.mkdir(exist_ok=True, mode=0o700)
         piece = rows[bounds[number] : bounds[number + 1]]
-        piece.write_ipc(part / f"{first:014d}.arrow", compression="lz4")
+        piece.write_ipc(part / f"{first:014d}.arrow")
     return len(batch), ids.empty, None if ledger is None else ledger.sketch(ids.keys)
 
 
-def _key_column(batch: "polars.DataFrame", ids: PreparedIds, spec: Spec) -> "polars.Series":
-    """Return the canonical identifier of every row in `ids.members`."""
-    import polars as pl
-
-    if not isinstance(ids.keys, list):  # plain text or integers as they stand
-        return batch[spec.on[0]].cast(pl.String).cast(pl.Binary).rename(KEY)
-    each = np.repeat(np.arange(len(ids.keys)), ids.counts)
-    return pl.Series(KEY, [ids.keys[i] for i in each.tolist()], dtype=pl.Binary)
+def _prepared(batch: "polars.DataFrame", spec: Spec, party: str) -> PreparedIds:
+    """Return a batch's identifiers; :meth:`Partitions.load` finds repeated ones, of plain columns all of them."""
+    if spec.normalise == ("exact",):
+        plain = packed_ids(take_columns(batch, spec.on, party), spec.on[0], party)
+        if plain is not None:
+            every = np.arange(len(batch), dtype=np.int64)
+            alone = np.ones(len(batch), dtype=np.int64)
+            return PreparedIds(plain, every, recipe("exact"), 0, np.empty(0, dtype=np.int64), every, alone)
+    nulls: Any = spec.nulls
+    return prepare_ids(
+        batch, spec.on, normalise=spec.normalise, nulls=nulls, duplicates=_ALL, party=party, at_least=0
+    )

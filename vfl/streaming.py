@@ -8,16 +8,17 @@ of workers share the partitions, each pair with a session of its own: docs/scale
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vfl.comparing import nobody, noted, opened
-from vfl.errors import ConfigError
+from vfl.errors import ConfigError, MalformedMessage
 from vfl.guards import allowed_peer_keys
 from vfl.identifiers import Duplicates, PreparedIds
 from vfl.partitions import ROWS_EACH, Partitions, Source, Spec, partition, rows_in
@@ -29,6 +30,8 @@ from vfl.recipes import recipe
 from vfl.session import Session, current
 
 __all__ = ["AlignedFiles", "align_files"]
+
+MOST = 10_000  # partitions: each gets a file from every batch
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def align_files(
     work : path
         A folder for the partitions and what is finished. Run the same call again to go on after an interruption.
     partitions : int, optional
-        Number of partitions; by default a million rows each, or 16 for an iterable. The larger wish of both counts.
+        At most 10,000; by default one for a million rows, or 16 for an iterable. The larger wish of both counts.
     worker : (int, int)
         Which of how many workers this one is: it takes every so many-th partition. The same at both parties.
     protocol : {"fast", "dh"}
@@ -103,7 +106,7 @@ def align_files(
         recipe(normalise, 1 if isinstance(on, str) else len(on)).names,
         nulls,
         duplicates,
-        max(wish, int(agreed["partitions"])),
+        _count(wish, int(agreed["partitions"])),
     )
     with session.phases.phase("partition") as progress:
         cut = partition(source, spec, folder / "rows", session.name, session.ledger, progress)
@@ -115,12 +118,21 @@ def _partitions_for(source: Source) -> int:
     return max(1, round(rows / ROWS_EACH)) if rows else 16
 
 
+def _count(wish: int, theirs: int) -> int:
+    if not 1 <= wish <= MOST or not 1 <= theirs <= MOST:
+        raise ConfigError(f"{wish} partitions here and {theirs} at the peer; possible are 1 to {MOST:,}")
+    return max(wish, theirs)
+
+
 def _module(protocol: str) -> Any:
     if protocol == "dh":
         return dh
     from vfl.protocols.psi import vole
 
     return vole
+
+
+_Loaded: TypeAlias = tuple[Any, PreparedIds]
 
 
 @dataclass(frozen=True)
@@ -139,48 +151,84 @@ class _Run:
         session, (number, workers) = self.session, self.worker
         self.output.mkdir(parents=True, exist_ok=True)
         mine = range(number, self.cut.spec.count, workers)
-        done = {place: self._finished(place) for place in mine}
-        sample = self._ids(number)[1] if len(mine) else None
-        if sample is None:
+        if not len(mine):
             return AlignedFiles((), 0)
+        first = self._load(number)
+        sample = self._somebody(first[1])
+        done = {place: self._finished(place) for place in mine}
         shared = {"protocol": self.protocol, "partitions": self.cut.spec.count}
         own = {"finished": json.dumps(list(done.values())), "duplicates": self.cut.spec.duplicates}
-        begun = opened(
-            session, "align partitions", sample, shared, own, [self.cut.sketch] if self.cut.sketch else []
-        )
-        theirs = json.loads(begun.facts["finished"])
+        sketches = [self.cut.sketch] if self.cut.sketch else []
+        begun = opened(session, "align partitions", sample, shared, own, sketches)
+        theirs = self._told(begun.facts["finished"], mine)
         policies = {self.cut.spec.duplicates, begun.facts["duplicates"]}
-        rows = 0
+        wanted = [place for place in mine if done[place] is None or done[place] != theirs[place]]
+        rows = {place: int(self._state(place)["rows"]) for place in mine if place not in wanted}
         with session.phases.phase("align partitions") as progress:
-            for step, place in enumerate(mine):
-                if done[place] is None or done[place] != theirs[step]:
-                    minimum = session.policy.minimum_intersection - rows if place == mine[-1] else 0
-                    self._compare(place, policies, max(0, minimum))
-                rows += int(self._state(place)["rows"])
-                progress(step + 1, len(mine))
+            minimum = session.policy.minimum_intersection - sum(rows.values())
+            for place, found in self._each(wanted, first, policies, minimum) if wanted else ():
+                rows[place] = found
+                progress(len(rows), len(mine))
         files = tuple(self._file(place) for place in mine)
-        noted(session, self.cut.rows, sample, begun.theirs * len(mine), rows)
-        return AlignedFiles(files, rows)
+        noted(session, self.cut.rows, sample, begun.theirs * len(mine), sum(rows.values()))
+        return AlignedFiles(files, sum(rows.values()))
 
-    def _ids(self, place: int) -> tuple[Any, PreparedIds]:
-        table, ids = self.cut.load(place, self.session.name)
-        return table, ids if len(ids.keys) else nobody(ids, self.session.rng)
+    def _told(self, text: str, mine: range) -> dict[int, str | None]:
+        """Return the names of the runs in which the peer finished each partition."""
+        try:
+            return dict(zip(mine, json.loads(text), strict=True))
+        except (TypeError, ValueError):
+            raise MalformedMessage(f"{self.session.peer.name} does not say which partitions it has") from None
 
-    def _compare(self, place: int, policies: set[str], minimum: int) -> None:
-        """Compare one partition and write its common rows."""
-        session = self.session
-        table, ids = self._ids(place)
+    def _each(
+        self, wanted: list[int], first: _Loaded, policies: set[str], minimum: int
+    ) -> Iterator[tuple[int, int]]:
+        """Compare partitions one after the other; yield each and its number of common rows, and keep these.
+
+        Meanwhile another thread reads the next partition and writes the one before, at most three being in memory.
+        """
+        with ThreadPoolExecutor(1) as disk:
+            ready = wanted[:1] == [self.worker[0]]
+            coming = [disk.submit(lambda: first if ready else self._load(wanted[0]))]
+            written: list[Future[None]] = []
+            for step, place in enumerate(wanted, start=1):
+                table, ids = coming.pop().result()
+                coming = [disk.submit(self._load, after) for after in wanted[step : step + 1]]
+                found = self._compare(ids, policies, max(0, minimum) if step == len(wanted) else 0)
+                minimum -= len(found)
+                for before in written:
+                    before.result()
+                written = [disk.submit(self._keep, place, table, found, self._name())]
+                yield place, len(found)
+            for before in written:
+                before.result()
+
+    def _load(self, place: int) -> _Loaded:
+        return self.cut.load(place, self.session.name)
+
+    def _somebody(self, ids: PreparedIds) -> PreparedIds:
+        return ids if len(ids.keys) else nobody(ids, self.session.rng)
+
+    def _compare(self, ids: PreparedIds, policies: set[str], minimum: int) -> NDArray[np.int64]:
+        """Compare one partition; return its common rows."""
+        session, ids = self.session, self._somebody(ids)
         positions = self._positions(ids, minimum)
         rows = ids.rows[positions]
         if "all" in policies:
             theirs = session.run(exchange_multiplicities(session.channel, ids.counts[positions]))
             rows = ids.expanded(positions, theirs, outer=session.role is Role.GUEST)
         session.checkpoint()
-        file = self._file(place)
+        return rows
+
+    def _name(self) -> str:
+        """Return a name of what has passed so far; it is the same at the peer."""
+        return hashlib.sha256(b"".join(sorted(self.session.channel.digests()))).hexdigest()[:16]
+
+    def _keep(self, place: int, table: Any, rows: NDArray[np.int64], name: str) -> None:
+        """Write the common rows of a partition, then that it is finished."""
+        file, state = self._file(place), self._state_file(place)
         table[rows].write_parquet(file.with_suffix(".new"))
         os.replace(file.with_suffix(".new"), file)
-        name = hashlib.sha256(b"".join(sorted(session.channel.digests()))).hexdigest()[:16]
-        state = self._state_file(place)
         state.with_suffix(".new").write_text(json.dumps({"name": name, "rows": len(rows)}))
         os.replace(state.with_suffix(".new"), state)
 

@@ -1,27 +1,47 @@
 """The libraries to compare with, each in an environment of its own: they need versions that exclude each other."""
 
 import json
+import shutil
 import subprocess
 import sys
 import venv
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from benchmarks.psi.jobs import Figures, Link, free_address, relayed
 
 FOLDER = Path(__file__).resolve().parents[2] / ".venv-peers"
-REQUIREMENTS = {"spu": ["spu==0.9.3b0", "numpy<2"], "openmined": ["openmined-psi==2.0.4"]}
+REQUIREMENTS = {"spu": ["spu==0.9.3b0", "numpy<2"], "openmined": ["openmined-psi==2.0.6"]}
 SAMPLE = 100_000  # rows that openmined-psi gets; its time grows linearly and is scaled
+LIMIT_SECONDS = 400
+
+
+class Unavailable(Exception):
+    """A library that cannot be installed or run here, and why."""
 
 
 def interpreter(name: str) -> Path:
-    """Return the Python of a peer's environment, which is made if it is missing (Python 3.11 for spu)."""
+    """Return the Python of a library's environment, which is made if it is missing (Python 3.11 for spu).
+
+    Raises
+    ------
+    Unavailable
+    """
     home = FOLDER / name
     python = home / "bin" / "python"
-    if not python.exists():
-        print(f"installing {', '.join(REQUIREMENTS[name])} into {home}", file=sys.stderr)
+    if python.exists():
+        return python
+    wanted = REQUIREMENTS[name]
+    print(f"installing {', '.join(wanted)} into {home}", file=sys.stderr)
+    try:
         venv.create(home, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS[name]], check=True)
+        done = subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", *wanted], capture_output=True, text=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Unavailable(f"no environment in {home}: {error}") from None
+    if done.returncode:
+        shutil.rmtree(home)
+        raise Unavailable(f"pip cannot install {', '.join(wanted)}: {done.stderr.strip().splitlines()[-1]}")
     return python
 
 
@@ -29,23 +49,51 @@ def script(name: str) -> str:
     return str(Path(__file__).with_name(name))
 
 
-def spu(folder: Path, protocol: str, port: int, repeats: int) -> dict[str, Any]:
-    """Run SecretFlow's in-memory intersection in two processes; both get the result."""
-    command = [str(interpreter("spu")), script("spu_rank.py"), str(folder), protocol, str(port), str(repeats)]
-    ranks = [subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True) for rank in (0, 1)]
-    printed = [rank.communicate()[0] for rank in ranks]
-    if any(rank.returncode for rank in ranks):
-        raise RuntimeError(f"spu failed: {printed}")
-    both = [json.loads(text.splitlines()[-1]) for text in printed]
-    starts, ends = (np.array([told[field] for told in both]) for field in ("starts", "ends"))
-    seconds = float(np.median(ends.max(axis=0) - starts.min(axis=0)))
-    return {"seconds": seconds, "matched": both[0]["matched"], "bytes": both[0]["loopback_bytes"]}
+def spu(folder: Path, protocol: str, link: Link | None) -> Figures:
+    """Run SecretFlow's in-memory intersection in two processes; both get the result.
+
+    Raises
+    ------
+    Unavailable
+        Also after LIMIT_SECONDS: now and then its two processes wait for each other.
+    """
+    python, ends = interpreter("spu"), [free_address(), free_address()]
+    told = [folder / f"spu-{rank}.json" for rank in (0, 1)]
+    with relayed(link, ends[0]) as first, relayed(link, ends[1]) as second:
+        seen = [[ends[0], second], [first, ends[1]]]  # a rank listens where it stands itself
+        ranks = []
+        for rank in (0, 1):
+            command = [str(python), script("spu_rank.py"), str(folder), protocol, str(rank), str(told[rank])]
+            command += [f"{host}:{port}" for host, port in seen[rank]]
+            ranks.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        try:
+            codes = [rank.wait(LIMIT_SECONDS) for rank in ranks]
+        except subprocess.TimeoutExpired:
+            raise Unavailable(f"spu, {protocol}: not finished after {LIMIT_SECONDS} s") from None
+        finally:
+            for each in ranks:
+                each.kill()
+                each.wait()
+    if any(codes):
+        raise Unavailable(f"spu, {protocol}: exit codes {codes}")
+    both = [json.loads(file.read_text()) for file in told]
+    return {
+        "seconds": max(one["end"] for one in both) - min(one["start"] for one in both),
+        "matched": both[0]["matched"],
+        "bytes": sum(one["bytes"] for one in both),
+        "peak_mib": max(one["peak_mib"] for one in both),
+    }
 
 
-def openmined(folder: Path, rows: int) -> dict[str, Any]:
-    """Run openmined-psi's client and server, one after the other, on a sample; scale the time to all rows."""
+def openmined(folder: Path, rows: int) -> Figures:
+    """Run openmined-psi's client and server in one process on a sample; scale the time to all rows.
+
+    Two processes would let half of it overlap: three quarters of the time.
+    """
     sample = min(rows, SAMPLE)
     command = [str(interpreter("openmined")), script("openmined_pair.py"), str(folder), str(sample)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    told: dict[str, Any] = json.loads(printed.splitlines()[-1])
-    return {**told, "sample": sample, "seconds": told["seconds"] * rows / sample}
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise Unavailable(f"openmined-psi failed: {done.stderr.strip().splitlines()[-1:]}")
+    told: Figures = json.loads(done.stdout.splitlines()[-1])
+    return {**told, "sample": sample, "rows": rows, "seconds": told["seconds"] * rows / sample}

@@ -46,7 +46,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfl.crypto import okvs, tags, vole
-from vfl.crypto.digests import Chunked, Packed, digests, pack
+from vfl.crypto.digests import Packed, digests, pack
 from vfl.crypto.fixedkey import FixedKey, derive
 from vfl.crypto.gf128 import Elements, scale_add
 from vfl.crypto.ot import COUNT, BaseReceiver, BaseSender, ExtendedReceiver, ExtendedSender
@@ -70,7 +70,7 @@ BINS = 2
 TAGS = 1 << 17
 """Tags in one message: 1 MiB."""
 
-Keys = Sequence[bytes] | Packed | Chunked
+Keys = Sequence[bytes] | Packed
 
 
 class Offer(Message, frozen=True, kw_only=True):
@@ -222,7 +222,7 @@ async def guest(
     Parameters
     ----------
     host : Channel
-    keys : sequence of bytes, Packed or Chunked
+    keys : sequence of bytes, or Packed
         Distinct.
     rng : Rng
     minimum : int
@@ -273,7 +273,7 @@ async def _either(
     theirs = await exchange_sizes(peer, len(keys), largest)
     receiving = own < theirs or (own == theirs and peer.me.role is Role.GUEST)
     joined = await link(peer, rng, receiving)
-    column = keys if isinstance(keys, Packed | Chunked) else pack(keys)
+    column = keys if isinstance(keys, Packed) else pack(keys)
     hashed = digests(column, derive("digest", joined.session))
     parts = -(-max(own, theirs) // PART)
     mine, peers = (max(64, okvs.capacity(size, parts)) for size in (own, theirs))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support import DeterministicRng
 from vfl.crypto import okvs, tags
-from vfl.crypto.digests import Chunked, decimal, pack
+from vfl.crypto.digests import decimal, pack
 from vfl.errors import (
     AlignmentError,
     CryptoError,
@@ -148,17 +148,6 @@ class TestResult:
                 host=vole.host(shop, names(*range(200, 460)), DeterministicRng(2), 61, LARGEST),
             )
         assert "vole.common" not in transcript.by_kind()
-
-    def test_columns_read_in_pieces(self) -> None:
-        pieces = [decimal(np.arange(first, first + 40)) for first in range(0, 200, 40)]
-        seen = intersect(Chunked(200, lambda: iter(pieces)), decimal(np.arange(100, 400)))
-        assert np.array_equal(seen.guest.positions, seen.host.positions + 100)
-
-    @pytest.mark.parametrize("rows", [199, 201])
-    def test_a_column_that_is_not_as_long_as_it_says(self, rows: int) -> None:
-        pieces = [decimal(np.arange(first, first + 40)) for first in range(0, 200, 40)]
-        with pytest.raises(ValueError, match=f"was to have {rows} strings, 200 were read"):
-            intersect(Chunked(rows, lambda: iter(pieces)), decimal(np.arange(100, 400)))
 
 
 class TestTranscript:

@@ -163,6 +163,20 @@ class TestDamage:
         assert len(both(vfl.align, full, full, on="id")["bank"]) == len(numbers)
         assert len(both(vfl.align, short, short, on="id")["bank"]) == len(numbers)
 
+    def test_zeros_lost_from_numbers_of_many_lengths(self) -> None:
+        numbers = [("00" if i % 50 == 0 else "") + str(i) for i in range(10, 2000)]
+        full, short = pl.DataFrame({"id": numbers}), pl.DataFrame({"id": [str(int(n)) for n in numbers]})
+        for bank, shop, loser in ((full, short, "shop"), (short, full, "bank")):
+            with pytest.raises(InvalidIds, match=rf"^{loser}: .*lost the zeros"):
+                both(vfl.align, bank, shop, on="id")
+
+    def test_few_numbers_without_zeros_are_no_damage(self) -> None:
+        """One in fifty begins with a zero: that none of 650 does is no proof."""
+        numbers = [("00" if i % 50 == 0 else "") + str(i) for i in range(10, 2000)]
+        some = [number for number in numbers if number[0] != "0"][::3]
+        result = both(vfl.align, pl.DataFrame({"id": numbers}), pl.DataFrame({"id": some}), on="id")
+        assert sorted(result["bank"]["id"].to_list()) == sorted(some)
+
     def test_zeros_lost_in_one_column_of_several(self) -> None:
         codes, names = [f"{i:05d}" for i in range(1000, 90_000, 111)], ["anna", "bert", "carl"] * 268
         full = pl.DataFrame({"code": codes, "name": names[: len(codes)]})

@@ -180,6 +180,31 @@ def test_a_run_over_the_network_leaves_a_log_and_a_report_of_every_pair(parties:
     )
 
 
+def test_all_three_align_over_the_network_and_their_ledgers_remember(parties: dict[str, Created]) -> None:
+    lists: dict[str, Any] = {"retailer": range(20, 90), "insurer": [*range(0, 50), *range(200, 230)]}
+
+    def aligned(bank: range) -> dict[str, Any]:
+        def act(held: Any) -> Callable[[vfl.Session], Any]:
+            return lambda session: (vfl.align(np.array([[f"c{i}"] for i in held]), on="x0"), session)
+
+        held = lists | {"bank": bank}
+        return at_once({name: connected(party, act(held[name])) for name, party in parties.items()})
+
+    outcome = aligned(range(60))
+    bank = outcome["bank"][0][:, 0].tolist()
+    assert sorted(bank) == sorted(f"c{i}" for i in range(20, 50))
+    for name in HOSTS:
+        assert outcome[name][0][:, 0].tolist() == bank
+        assert outcome[name][1].facts.alignment.common_rows == 30
+    page = (outcome["bank"][1].folder / "report.html").read_text()
+    assert "multi: 2 hosts" in page
+    refused = aligned(range(59))
+    assert isinstance(refused["bank"], PolicyRefused)
+    assert "differ in about 1 rows" in str(refused["bank"])
+    for name in HOSTS:
+        assert isinstance(refused[name], PeerAborted)
+
+
 def test_check_shows_every_host(parties: dict[str, Created], capsys: pytest.CaptureFixture[str]) -> None:
     outcome = at_once(
         {name: functools.partial(vfl_command, "check", party.config) for name, party in parties.items()}

@@ -1,7 +1,9 @@
 """Tables larger than memory: the same rows as in one piece, from any source, and going on after an interruption."""
 
 import itertools
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,15 @@ import pytest
 import vfl
 from tests.messy import customers, reduced
 from vfl import partitions, streaming
-from vfl.errors import AlignmentError, ConfigError, ConfigMismatch, DuplicateIds, InvalidIds, PolicyRefused
+from vfl.errors import (
+    AlignmentError,
+    ConfigError,
+    ConfigMismatch,
+    DuplicateIds,
+    InvalidIds,
+    MalformedMessage,
+    PolicyRefused,
+)
 
 BANK = customers([*range(400), *range(40)], 1, "a", missing=0.05)
 SHOP = customers([*range(250, 700), *range(260, 300)], 2, "b", missing=0.05)
@@ -73,6 +83,7 @@ def test_each_protocol(protocol: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_files(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partitions, "BATCH", 100)
+    monkeypatch.setattr(partitions, "PIECE", 10)
     for name, table in (("bank", BANK), ("shop", SHOP)):
         path = tmp_path / f"{name}.{suffix}"
         table.write_csv(path) if suffix == "csv" else table.write_parquet(path)
@@ -99,6 +110,64 @@ def test_long_plain_columns_go_by_the_bulk_path(tmp_path: Path, monkeypatch: pyt
     shop = pl.DataFrame({"email": [str(i) for i in range(600, 1500)], "person": range(600, 1500)})
     shop = shop.with_columns(b="person")
     check(*run(tmp_path, bank=[bank], shop=[shop], normalise="exact"), [(i, i) for i in range(600, 1000)])
+
+
+def test_batches_by_either_path_make_one_partition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text beyond ASCII takes the slow path, and its batch writes bytes where others write text."""
+    monkeypatch.setattr("vfl.identifiers.QUICK", 100)
+    names = [f"{i:04d}" for i in range(300)] + [f"Zo\u00eb {i}" for i in range(300)]
+    bank = pl.DataFrame({"email": names, "person": range(600), "a": range(600)})
+    shop = bank.rename({"a": "b"})[200:400].with_columns(pl.col("email").str.normalize("NFD"))
+    one, two = run(
+        tmp_path, bank=batches(bank, 300), shop=batches(shop, 100), normalise="exact", partitions=2
+    )
+    check(one, two, [(i, i) for i in range(200, 400)])
+
+
+def spec(count: int) -> partitions.Spec:
+    return partitions.Spec(("person",), ("exact",), "error", "first", count)
+
+
+def test_more_partitions_take_larger_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partitions, "BATCH", 20)
+    monkeypatch.setattr(partitions, "PIECE", 10)
+    pl.DataFrame({"person": range(200)}).write_parquet(tmp_path / "bank.parquet")
+    for count, files in ((1, 10), (4, 5), (20, 1)):
+        folder = tmp_path / str(count)
+        cut = partitions.partition(
+            tmp_path / "bank.parquet", spec(count), folder, "bank", None, lambda *_: None
+        )
+        assert len(list((folder / "00000").iterdir())) == files
+        loaded = [cut.load(number, "bank")[0]["person"].to_list() for number in range(count)]
+        assert sorted(itertools.chain(*loaded)) == list(range(200))
+
+
+def test_one_of_several_workers_cuts_and_the_others_wait(tmp_path: Path) -> None:
+    reads = itertools.count()
+
+    def source() -> Any:
+        next(reads)
+        for part in batches(BANK, 100):
+            time.sleep(0.05)
+            yield part
+
+    def cut() -> partitions.Partitions:
+        return partitions.partition(source(), spec(3), tmp_path / "rows", "bank", None, lambda *_: None)
+
+    with ThreadPoolExecutor(3) as workers:
+        cuts = [future.result() for future in [workers.submit(cut) for _ in range(3)]]
+    assert next(reads) == 1
+    assert {each.rows for each in cuts} == {len(BANK)}
+
+
+def test_rows_that_cannot_be_written_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Any, place: int, *_: Any) -> None:
+        if place == 1:
+            raise OSError(28, "no space left on device")
+
+    monkeypatch.setattr(streaming._Run, "_keep", full)
+    with pytest.raises(OSError, match="no space left"):
+        run(tmp_path, bank=[BANK], shop=[SHOP])
 
 
 @pytest.mark.parametrize("victim", ["bank", "shop"])
@@ -195,3 +264,39 @@ class TestRefusals:
         run(tmp_path / "one", bank=[BANK], shop=[SHOP], simulated=ledger)
         with pytest.raises(PolicyRefused, match="differ in about"):
             run(tmp_path / "two", bank=[BANK[3:]], shop=[SHOP], simulated=ledger)
+
+
+@pytest.mark.parametrize("policy", ["first", "last", "drop", "all"])
+def test_repeated_identifiers_of_plain_columns(policy: str, tmp_path: Path) -> None:
+    bank = pl.DataFrame(
+        {"email": [str(i % 150) for i in range(200)], "person": [i % 150 for i in range(200)]}
+    )
+    shop = pl.DataFrame({"email": range(120, 180), "person": range(120, 180)})
+    bank, shop = bank.with_row_index("a"), shop.with_row_index("b")
+    one, two = run(tmp_path, bank=batches(bank, 70), shop=[shop], normalise="exact", duplicates=policy)
+    left, right = (reduced(table, "person", policy) for table in (bank, shop))
+    check(one, two, sorted(left.join(right, on="person").select("a", "b").iter_rows()))
+
+
+def test_repeated_identifiers_are_refused_by_default(tmp_path: Path) -> None:
+    table = pl.DataFrame({"email": [1, 2, 3, 2], "person": range(4)})
+    with pytest.raises(DuplicateIds, match="2 rows share 1 identifiers"):
+        run(tmp_path, bank=[table], shop=[table[:2]], normalise="exact", duplicates="error", partitions=1)
+
+
+@pytest.mark.parametrize("wish", [-1, 10_001])
+def test_numbers_of_partitions_that_are_none(wish: int, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="possible are 1 to 10,000"):
+        run(tmp_path, partitions=wish)
+
+
+@pytest.mark.parametrize("told", ["[null]", "3", "{", "[null, null, null, null, null]"])
+def test_a_peer_that_does_not_say_what_it_has_finished(told: str, tmp_path: Path) -> None:
+    class Told:
+        peer = type("Peer", (), {"name": "shop"})
+
+    cut: Any = None
+    one = streaming._Run(Told(), cut, tmp_path, tmp_path, "fast", (0, 1))  # type: ignore[arg-type]
+    with pytest.raises(MalformedMessage, match="shop does not say"):
+        one._told(told, range(4))
+    assert one._told('[null, "a"]', range(1, 5, 2)) == {1: None, 3: "a"}
