@@ -38,7 +38,7 @@ over theirs, below 1 where we are faster: on a shared machine ratios keep their 
 bytes a number and {tenseal_client:.2f} s of a client for 10^6 numbers, and shows the sum, or any part of it, to the
 holder of the key.
 
-Sizes that are not in the table take more than ten minutes.
+Sizes that are not in the table were not run.
 """
 
 
