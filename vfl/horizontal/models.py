@@ -305,9 +305,7 @@ class TorchModel:
     def gradient(self, vector: Vector, X: Matrix, y: NDArray[Any]) -> Vector:
         """Return the gradient of :meth:`loss`."""
         loss = self._loss(vector, X, y)
-        return flatten(
-            [g.numpy() for g in self._torch.autograd.grad(loss, list(self._module.parameters()))]
-        )
+        return flatten([g.numpy() for g in self._torch.autograd.grad(loss, list(self._module.parameters()))])
 
     def scores(self, vector: Vector, X: Matrix) -> Matrix:
         """Return logits, shape (rows, classes)."""
