@@ -160,11 +160,18 @@ class Network:
         """Return the gradient of :meth:`loss` by back-propagation."""
         arrays = unflatten(vector, self.shapes)
         values = self._forward(arrays, X)
-        slope = _ACTIVATIONS[self.activation][1]
         errors, _ = self._errors(values[-1], y)
+        return self._back(arrays, values, errors, self.penalty)
+
+    def backward(self, arrays: Sequence[Matrix], X: Matrix, errors: Matrix) -> Vector:
+        """Return the gradient of a loss whose derivative by the scores is `errors`, shape (rows, outputs)."""
+        return self._back(arrays, self._forward(arrays, X), errors, 0.0)
+
+    def _back(self, arrays: Sequence[Matrix], values: list[Matrix], errors: Matrix, penalty: float) -> Vector:
+        slope = _ACTIVATIONS[self.activation][1]
         parts: list[Matrix] = []
         for i in range(len(arrays) - 2, -1, -2):
-            parts += [errors.sum(axis=0), values[i // 2].T @ errors + self.penalty * arrays[i]]
+            parts += [errors.sum(axis=0), values[i // 2].T @ errors + penalty * arrays[i]]
             if i:
                 errors = (errors @ arrays[i].T) * slope(values[i // 2])
         return flatten(parts[::-1])
