@@ -1,14 +1,15 @@
 """What each client's data were worth, a record of it over rounds, and pay-outs from a budget.
 
-A value function tells what a set of clients achieves together, for instance the accuracy on held-out rows of the mean of
-their updates. Scores of single clients compare means with and without them, so they need updates in the clear, or one
-secure sum for each set: two sums that differ in one client show that client's update, which is why the sets have to be
-disjoint groups of three or more to compose with secure aggregation. Scores tell about data: who earns nothing has, for
-instance, rows like everybody else's.
+A value function tells what a set of clients achieves together, for instance the accuracy on held-out rows of the mean
+of their updates. Scores of single clients compare means with and without them, so they need updates in the clear, or
+one secure sum for each set: two sums that differ in one client show that client's update, which is why the sets have
+to be disjoint groups of three or more to compose with secure aggregation. Scores tell about data: who earns nothing
+has, for instance, rows like everybody else's.
 
-Sources: Shapley 1953; Castro, Gomez and Tejada, "Polynomial Calculation of the Shapley Value Based on Sampling", 2009;
-Ghorbani and Zou, "Data Shapley", ICML 2019 (algorithm 1: truncated permutations); Wang et al., "A Principled Approach to
-Data Valuation for Federated Learning", 2020. Josang and Ismail, "The Beta Reputation System", 2002 (section 3.1, 3.3).
+Sources: Shapley 1953; Castro, Gomez and Tejada, "Polynomial Calculation of the Shapley Value Based on Sampling",
+2009; Ghorbani and Zou, "Data Shapley", ICML 2019 (algorithm 1: truncated permutations); Wang et al., "A Principled
+Approach to Data Valuation for Federated Learning", 2020. Josang and Ismail, "The Beta Reputation System", 2002
+(section 3.1, 3.3).
 """
 
 import math

@@ -6,11 +6,11 @@ Buffered asynchronous aggregation composes in the form in which its paper propos
 here the updates of one buffer start from different models, which the round of :mod:`vfl.protocols.secagg` does not
 allow (it binds the model into the masks), so it is refused.
 
-Sources: McMahan et al. 2017 (uniform). Cho, Wang and Joshi, "Towards Understanding Biased Client Selection in Federated
-Learning", AISTATS 2022 (power-of-choice, by loss). Bonawitz et al., "Towards Federated Learning at Scale", MLSys 2019
-(deadlines, over-selection). Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020 (different numbers
-of local steps). Nguyen et al., "Federated Learning with Buffered Asynchronous Aggregation", AISTATS 2022 (FedBuff:
-algorithm 1, staleness weight 1 / sqrt(1 + tau)).
+Sources: McMahan et al. 2017 (uniform). Cho, Wang and Joshi, "Towards Understanding Biased Client Selection in
+Federated Learning", AISTATS 2022 (power-of-choice, by loss). Bonawitz et al., "Towards Federated Learning at Scale",
+MLSys 2019 (deadlines, over-selection). Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020
+(different numbers of local steps). Nguyen et al., "Federated Learning with Buffered Asynchronous Aggregation",
+AISTATS 2022 (FedBuff: algorithm 1, staleness weight 1 / sqrt(1 + tau)).
 """
 
 import math

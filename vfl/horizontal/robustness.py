@@ -5,14 +5,15 @@ with each other, so they need updates in the clear and do not compose with secur
 work on sums of groups that do, at the price that one bad client spoils its group. Clipping each update to an agreed
 length (:func:`clipped`) is done by the client, composes, and bounds what one client can do only if clients obey.
 
-Sources: Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS 2017 (Krum,
-multi-Krum). El Mhamdi, Guerraoui and Rouault, "The Hidden Vulnerability of Distributed Learning in Byzantium", ICML 2018
-(Bulyan). Yin et al., "Byzantine-Robust Distributed Learning", ICML 2018 (median, trimmed mean). Pillutla, Kakade and
-Harchaoui, "Robust Aggregation for Federated Learning", 2022 (geometric median, smoothed Weiszfeld). Karimireddy, He and
-Jaggi, "Learning from History for Byzantine Robust Optimization", ICML 2021 (centred clipping). Sun et al., "Can You
-Really Backdoor Federated Learning?", 2019 (norm clipping). Cao et al., "FLTrust", NDSS 2021. Fung, Yoon and
-Beschastnikh, "The Limitations of Federated Learning in Sybil Settings", RAID 2020 (FoolsGold, algorithm 1). Chen, Su and
-Xu, "Distributed Statistical Machine Learning in Adversarial Settings", 2017 (means of groups).
+Sources: Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS 2017
+(Krum, multi-Krum). El Mhamdi, Guerraoui and Rouault, "The Hidden Vulnerability of Distributed Learning in Byzantium",
+ICML 2018 (Bulyan). Yin et al., "Byzantine-Robust Distributed Learning", ICML 2018 (median, trimmed mean). Pillutla,
+Kakade and Harchaoui, "Robust Aggregation for Federated Learning", 2022 (geometric median, smoothed Weiszfeld).
+Karimireddy, He and Jaggi, "Learning from History for Byzantine Robust Optimization", ICML 2021 (centred clipping).
+Sun et al., "Can You Really Backdoor Federated Learning?", 2019 (norm clipping). Cao et al., "FLTrust", NDSS 2021.
+Fung, Yoon and Beschastnikh, "The Limitations of Federated Learning in Sybil Settings", RAID 2020 (FoolsGold,
+algorithm 1). Chen, Su and Xu, "Distributed Statistical Machine Learning in Adversarial Settings", 2017 (means of
+groups).
 """
 
 import numpy as np
