@@ -1,4 +1,4 @@
-"""Secure aggregation inside a simulation: the real clients and the real round, message by message, their bytes counted."""
+"""Secure aggregation inside a simulation: the real clients and rounds, message by message, their bytes counted."""
 
 import hashlib
 from collections.abc import Mapping

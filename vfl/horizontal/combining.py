@@ -15,11 +15,13 @@ from typing import TypeVar
 import numpy as np
 
 from vfl.crypto.fixedpoint import FixedPoint
+from vfl.crypto.rng import SystemRng
 from vfl.crypto.weighted import WeightedEncoding
 from vfl.horizontal.cohort import SimulatedCohort, Traffic
 from vfl.horizontal.composing import Needs
 from vfl.horizontal.robustness import fltrust, foolsgold, groups
 from vfl.horizontal.vectors import Matrix, Rows, Vector, weighted_mean
+from vfl.privacy import ClientPrivacy
 
 __all__ = [
     "Aggregation",
@@ -58,6 +60,8 @@ class Gathered:
         The server's own update; only for :class:`Trusted`.
     rng : numpy.random.Generator
     cohort : SimulatedCohort
+    privacy : ClientPrivacy or None
+        With :class:`Secure`: clients clip and add noise, and count alike.
     """
 
     names: list[str]
@@ -69,6 +73,7 @@ class Gathered:
     reference: Vector | None
     rng: np.random.Generator
     cohort: SimulatedCohort
+    privacy: ClientPrivacy | None = None
 
     def arrived(self) -> "tuple[list[str], Matrix, Vector]":
         """Return names, updates and weights without the lost ones."""
@@ -210,6 +215,8 @@ class Secure(Aggregation):
 
     def mean_of(self, which: list[int], gathered: Gathered, traffic: Traffic) -> tuple[Vector, list[str]]:
         """Return the weighted mean of some clients by a secure round, and who is in it."""
+        if gathered.privacy is not None:
+            return _private_mean(gathered.privacy, self.colluders, which, gathered, traffic)
         encoding = self.encoding(len(which))
         words = {
             gathered.names[i]: encoding.encode(
@@ -223,6 +230,22 @@ class Secure(Aggregation):
         total, names = gathered.cohort.total(words, encoding.bits, call, gathered.model, lost, traffic)
         vector, weight = encoding.decode(total)
         return vector / weight, list(names)
+
+
+def _private_mean(
+    privacy: ClientPrivacy, colluders: int, which: list[int], gathered: Gathered, traffic: Traffic
+) -> tuple[Vector, list[str]]:
+    names = [gathered.names[i] for i in which]
+    encoding = privacy.encoding(gathered.cohort.policy(sorted(names)), gathered.updates.shape[1])
+    call = f"horizontal, clip {privacy.clip!r}, noise {privacy.noise_multiplier!r}, colluders {colluders}"
+    signs, rng = call.encode() + gathered.model[:32], SystemRng()
+    words = {
+        name: encoding.encode(gathered.updates[i], signs, rng) for i, name in zip(which, names, strict=True)
+    }
+    privacy.spend(encoding)
+    lost = gathered.lost & set(words)
+    total, kept = gathered.cohort.total(words, encoding.bits, call, gathered.model, lost, traffic)
+    return encoding.decode(total, signs) / len(kept), list(kept)
 
 
 @dataclass(frozen=True)
