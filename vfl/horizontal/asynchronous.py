@@ -1,4 +1,4 @@
-"""FedBuff over virtual time: clients start from whatever model there is, and the server steps when its buffer is full."""
+"""FedBuff over virtual time: clients start from the latest model, and the server steps when its buffer is full."""
 
 import heapq
 from collections.abc import Iterator
@@ -72,7 +72,7 @@ class _Clock:
 def run_buffered(plan: Plan, state: State) -> Iterator[None]:
     """Make one server step each time the iterator is advanced.
 
-    A client's update counts by its rows over the mean number of rows (equal ones are the paper's), and by its staleness.
+    An update counts by its staleness and by its client's rows over the mean number (equal ones are the paper's).
 
     Raises
     ------

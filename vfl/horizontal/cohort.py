@@ -100,14 +100,14 @@ class SimulatedCohort:
 
 def _answer(going: Round, name: str, part: Contribution, traffic: Traffic) -> None:
     question = encode(asked := going.message(name))
-    kind: type[Message] = type(asked)
-    if kind is Invitation:
+    answer: Message | None
+    if isinstance(asked, Invitation):
         part.accept(decode(Invitation, question, {}))
         answer = part.latest
     else:
-        answer = part.answer(decode(kind, question, part.dims(kind)))
+        answer = part.answer(decode(type(asked), question, part.dims(type(asked))))
     if answer is None:
-        raise VFLError(f"{name} has no answer to {kind.__name__}")
+        raise VFLError(f"{name} has no answer to {type(asked).__name__}")
     raw = encode(answer)
     traffic.down[name] = traffic.down.get(name, 0) + len(question)
     traffic.up[name] = traffic.up.get(name, 0) + len(raw)

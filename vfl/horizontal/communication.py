@@ -257,7 +257,8 @@ def sketch(vector: Vector, rows: int, columns: int, seed: int) -> Matrix:
 
 def estimates(table: Matrix, size: int, seed: int) -> Vector:
     """Return the estimate of each coordinate: the median over rows."""
-    places, signs = buckets(size, *table.shape, seed)
+    rows, columns = table.shape
+    places, signs = buckets(size, rows, columns, seed)
     return np.asarray(np.median(signs * np.take_along_axis(table, places, axis=1), axis=0))
 
 

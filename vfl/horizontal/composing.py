@@ -5,6 +5,7 @@ Methods that compare clients do not; over sums of groups they do, at the price t
 """
 
 import enum
+from collections.abc import Mapping
 from typing import Protocol
 
 from vfl.errors import CohortTooSmall, PolicyRefused
@@ -32,12 +33,12 @@ class Stating(Protocol):
         ...
 
 
-def require_sums(parts: dict[str, Stating], clients: int) -> None:
+def require_sums(parts: Mapping[str, Stating], clients: int) -> None:
     """Refuse to run methods under secure aggregation that do not compose with it.
 
     Parameters
     ----------
-    parts : dict of str to object
+    parts : mapping of str to object
         The methods by the name of the argument they came in.
     clients : int
         Of a sum.

@@ -55,7 +55,8 @@ def noisy(total: Vector, clip: float, noise_multiplier: float, rng: Rng) -> Vect
         raise InvalidData("clip and noise multiplier are positive and finite")
     grid = noise_multiplier * clip / (1 << GRID_BITS)
     sigma = math.ceil((1 << GRID_BITS) + noise_multiplier * math.sqrt(total.size))
-    return (np.rint(total / grid) + sample(rng, sigma, total.size)) * grid
+    noise = sample(rng, sigma, total.size).astype(np.float64)
+    return np.asarray((np.rint(total / grid) + noise) * grid, dtype=np.float64)
 
 
 def _accounting() -> Any:

@@ -47,7 +47,10 @@ def _enough(updates: Matrix, needed: int, rule: str, byzantine: int) -> None:
 
 def _finite(updates: Matrix) -> Matrix:
     """Return updates in which what is not finite is as far away as float64 allows, so that it loses everywhere."""
-    return np.nan_to_num(np.asarray(updates, dtype=np.float64), nan=1e100, posinf=1e100, neginf=-1e100)
+    finite: Matrix = np.nan_to_num(
+        np.asarray(updates, dtype=np.float64), nan=1e100, posinf=1e100, neginf=-1e100
+    )
+    return finite
 
 
 def _squares(updates: Matrix) -> Matrix:
@@ -233,7 +236,7 @@ def foolsgold(histories: Matrix, confidence: float = 1.0) -> Vector:
         alpha = np.clip(alpha, 0.0, 1.0)
         alpha = alpha / alpha.max() if alpha.max() > 0 else np.ones_like(alpha)
         weights = confidence * (np.log(alpha / (1.0 - alpha)) + 0.5)
-    return np.clip(np.nan_to_num(weights, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
+    return np.asarray(np.clip(np.nan_to_num(weights, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0))
 
 
 def groups(count: int, clients: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:

@@ -7,8 +7,8 @@
     result.estimator.predict(X);  result.history[-1].accuracy, .up, .seconds, .epsilon
 
 `clients` are rows by name: a simulation in this process, over real bytes and virtual time. Or one client's own rows,
-inside ``with vfl.join(...)``: then every client is a process that makes the same call, and the mean is the secure sum of
-:mod:`vfl.aggregation`.
+inside ``with vfl.join(...)``: then every client is a process that makes the same call, and the mean is the secure sum
+of :mod:`vfl.aggregation`.
 """
 
 import math
@@ -161,7 +161,7 @@ class _Training:
         if self._steps is not None:
             next(self._steps)
             return
-        plan, state = self.plan, self.state
+        plan = self.plan
         asked = self._chosen(number)
         fates = {name: plan.world.fate(name, plan.seed, number, plan.places[name]) for name in asked}
         there = [name for name in asked if fates[name][0]]
