@@ -97,18 +97,18 @@ POISONED = World({NAMES[4]: Device(attack=scaled(-100.0))})
     [Robust(coordinate_median), Robust(functools.partial(krum, byzantine=1)), Trusted(Rows(X[:15], Y[:15]))],
 )
 def test_one_poisoned_client_spoils_the_mean_and_no_robust_rule(aggregation: Any) -> None:
-    clean = train(rounds=15).history[-1].accuracy
-    assert train(rounds=15, world=POISONED).history[-1].accuracy < clean - 0.2  # type: ignore[operator]
-    held = train(rounds=15, world=POISONED, aggregation=aggregation).history[-1].accuracy
-    assert held > clean - 0.03  # type: ignore[operator]
+    """Here on 16 rows a client, where one update alone is worth less than the mean: within 10 points of it."""
+    longer = functools.partial(train, rounds=30, local=Local(10, 0.5, 8))
+    assert longer(world=POISONED).history[-1].accuracy < 0.5  # type: ignore[operator]
+    held = longer(world=POISONED, aggregation=aggregation).history[-1].accuracy
+    assert held > longer().history[-1].accuracy - 0.1  # type: ignore[operator]
 
 
 def test_groups_hold_under_secure_aggregation() -> None:
-    clean = train(rounds=10).history[-1].accuracy
-    grouped = train(rounds=10, world=POISONED, aggregation=SecureGroups(bound=1e3, count=3))
-    assert grouped.history[-1].accuracy > clean - 0.03  # type: ignore[operator]
-    mean = train(rounds=10, world=POISONED, aggregation=Secure(bound=1e3))
-    assert mean.history[-1].accuracy < clean - 0.2  # type: ignore[operator]
+    longer = functools.partial(train, rounds=15, local=Local(10, 0.5, 8))
+    grouped = longer(world=POISONED, aggregation=SecureGroups(bound=1e3, count=3))
+    assert grouped.history[-1].accuracy > longer().history[-1].accuracy - 0.1  # type: ignore[operator]
+    assert longer(world=POISONED, aggregation=Secure(bound=1e3)).history[-1].accuracy < 0.5  # type: ignore[operator]
     with pytest.raises(CohortTooSmall):
         train(rounds=1, aggregation=SecureGroups(count=4))
 
