@@ -128,20 +128,16 @@ class Network:
         """Return logits, shape (rows, classes), or predictions, shape (rows, 1)."""
         return self._forward(unflatten(vector, self.shapes), X)[-1]
 
-    def _errors(self, scores: Matrix, y: NDArray[Any]) -> tuple[Matrix, float]:
-        """Return the derivative of the mean loss by the scores, and the mean loss."""
+    def _errors(self, scores: Matrix, y: NDArray[Any]) -> Matrix:
+        """Return the derivative of the mean loss by the scores."""
         count = len(scores)
         if self.classes is None:
-            apart = scores - np.asarray(y, dtype=np.float64)[:, None]
-            return apart / count, float((apart**2).mean() / 2)
-        index, rows = self._index(y), np.arange(count)
-        shifted = scores - scores.max(axis=1, keepdims=True)
-        exponents = np.exp(shifted)
-        sums = exponents.sum(axis=1, keepdims=True)
-        loss = float((np.log(sums[:, 0]) - shifted[rows, index]).mean())
-        errors = exponents / sums
-        errors[rows, index] -= 1.0
-        return errors / count, loss
+            return (scores - np.asarray(y, dtype=np.float64)[:, None]) / count
+        errors = np.exp(scores - scores.max(axis=1, keepdims=True))
+        errors /= errors.sum(axis=1, keepdims=True)
+        errors[np.arange(count), self._index(y)] -= 1.0
+        errors /= count
+        return errors
 
     def _index(self, y: NDArray[Any]) -> NDArray[np.int64]:
         classes = np.asarray(self.classes)
@@ -153,15 +149,19 @@ class Network:
     def loss(self, vector: Vector, X: Matrix, y: NDArray[Any]) -> float:
         """Return the mean loss with the penalty."""
         arrays = unflatten(vector, self.shapes)
-        _, loss = self._errors(self._forward(arrays, X)[-1], y)
-        return loss + self.penalty / 2 * sum(float((weights**2).sum()) for weights in arrays[::2])
+        scores = self._forward(arrays, X)[-1]
+        penalty = self.penalty / 2 * sum(float((weights**2).sum()) for weights in arrays[::2])
+        if self.classes is None:
+            return float(((scores[:, 0] - y) ** 2).mean() / 2) + penalty
+        shifted = scores - scores.max(axis=1, keepdims=True)
+        right = shifted[np.arange(len(scores)), self._index(y)]
+        return float((np.log(np.exp(shifted).sum(axis=1)) - right).mean()) + penalty
 
     def gradient(self, vector: Vector, X: Matrix, y: NDArray[Any]) -> Vector:
         """Return the gradient of :meth:`loss` by back-propagation."""
         arrays = unflatten(vector, self.shapes)
         values = self._forward(arrays, X)
-        errors, _ = self._errors(values[-1], y)
-        return self._back(arrays, values, errors, self.penalty)
+        return self._back(arrays, values, self._errors(values[-1], y), self.penalty)
 
     def backward(self, arrays: Sequence[Matrix], X: Matrix, errors: Matrix) -> Vector:
         """Return the gradient of a loss whose derivative by the scores is `errors`, shape (rows, outputs)."""

@@ -69,8 +69,11 @@ def unflatten(vector: Vector, shapes: Sequence[tuple[int, ...]]) -> list[NDArray
     sizes = [math.prod(shape) for shape in shapes]
     if vector.shape != (sum(sizes),):
         raise InvalidData(f"these arrays take {sum(sizes)} numbers, the vector has shape {vector.shape}")
-    parts = np.split(vector, np.cumsum(sizes)[:-1])
-    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+    parts, at = [], 0
+    for size, shape in zip(sizes, shapes, strict=True):
+        parts.append(vector[at : at + size].reshape(shape))
+        at += size
+    return parts
 
 
 def stacked(updates: Sequence[Vector]) -> Matrix:
