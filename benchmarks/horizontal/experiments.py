@@ -228,8 +228,8 @@ def poison(seeds: int, rounds: int = 60) -> Figures:
 def asynchronous(seeds: int, rounds: int = 40) -> Figures:
     """Return points lost by deadlines and by buffers to waiting for all, speeds 10 times apart; and the seconds.
 
-    All use as many local updates. Five clients at work of ten: with all at work the fast ones, whose rows are not like the
-    others', would have most of the say.
+    All use as many local updates. Five clients at work of ten: with all at work the fast ones, whose rows are not like
+    those of others, would have most of the say.
     """
     lost: dict[str, list[float]] = {"deadline": [], "asynchronous": []}
     seconds: dict[str, list[float]] = {"synchronous": [], "deadline": [], "asynchronous": []}

@@ -122,7 +122,10 @@ class Quadratic:
     def gradient(self, vector: Any, X: Any, y: Any) -> Any:
         return vector - self.centre
 
-    scores = accuracy = loss
+    def scores(self, vector: Any, X: Any) -> Any:
+        return X @ vector
+
+    accuracy = loss
 
 
 ONE = Rows(np.ones((1, 1)), np.ones(1))
@@ -271,7 +274,7 @@ def test_sketches_add_up_and_find_what_is_large() -> None:
 # --- robustness
 
 HONEST = generator(5).normal(1.0, 0.1, size=(9, 20))
-RULES = {
+RULES: dict[str, Any] = {
     "krum": functools.partial(robust.krum, byzantine=1),
     "multi-krum": functools.partial(robust.krum, byzantine=1, chosen=5),
     "bulyan": functools.partial(robust.bulyan, byzantine=1),
@@ -429,14 +432,15 @@ def test_reputation_and_payouts() -> None:
 
 def test_partitions_deal_every_row_once_and_are_seeded() -> None:
     labels = generator(4).integers(10, size=1000)
-    for deal in (
+    deals: list[Any] = [
         lambda seed: partitioning.iid(1000, 10, seed),
         lambda seed: partitioning.dirichlet(labels, 10, 0.1, seed),
         lambda seed: partitioning.shards(labels, 10, seed),
         lambda seed: partitioning.quantity(1000, 10, 0.5, seed, 5),
         lambda seed: partitioning.natural(labels),
         lambda seed: partitioning.by_columns(1000, 3, seed),
-    ):
+    ]
+    for deal in deals:
         parts = deal(1)
         assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(1000))
         assert all(np.array_equal(a, b) for a, b in zip(parts, deal(1), strict=True))

@@ -88,7 +88,7 @@ class SimulatedCohort:
             for name in sorted(going.missing()):
                 if name in lost and stage is Stage.MASK:
                     going.drop(name)
-                elif not going.over and going.stage is stage:
+                elif _waits(going, stage):
                     _answer(going, name, parts[name], traffic)
         if going.failure is not None or going.result is None:
             raise going.failure or VFLError("the round has ended without a result")
@@ -96,6 +96,10 @@ class SimulatedCohort:
         for name in going.result.survivors:
             traffic.down[name] = traffic.down.get(name, 0) + len(outcome)
         return np.array(going.result.total), going.result.survivors
+
+
+def _waits(going: Round, stage: Stage) -> bool:
+    return going.stage is stage and not going.over
 
 
 def _answer(going: Round, name: str, part: Contribution, traffic: Traffic) -> None:

@@ -132,8 +132,8 @@ class Network:
         """Return the derivative of the mean loss by the scores."""
         count = len(scores)
         if self.classes is None:
-            return (scores - np.asarray(y, dtype=np.float64)[:, None]) / count
-        errors = np.exp(scores - scores.max(axis=1, keepdims=True))
+            return np.asarray((scores - np.asarray(y, dtype=np.float64)[:, None]) / count)
+        errors: Matrix = np.exp(scores - scores.max(axis=1, keepdims=True))
         errors /= errors.sum(axis=1, keepdims=True)
         errors[np.arange(count), self._index(y)] -= 1.0
         errors /= count

@@ -56,15 +56,14 @@ def _finite(updates: Matrix) -> Matrix:
 def _squares(updates: Matrix) -> Matrix:
     """Return squared distances between rows."""
     lengths = (updates**2).sum(axis=1)
-    return np.maximum(lengths[:, None] + lengths[None, :] - 2 * updates @ updates.T, 0.0)
+    return np.asarray(np.maximum(lengths[:, None] + lengths[None, :] - 2 * updates @ updates.T, 0.0))
 
 
 def _krum_scores(squares: Matrix, byzantine: int) -> Vector:
     """Return each row's sum of squared distances to its n - f - 2 nearest others."""
     near = max(1, len(squares) - byzantine - 2)
     apart = squares + np.diag(np.full(len(squares), np.inf))
-    scores: Vector = np.sort(apart, axis=1)[:, :near].sum(axis=1)
-    return scores
+    return np.asarray(np.sort(apart, axis=1)[:, :near].sum(axis=1))
 
 
 def krum(updates: Matrix, byzantine: int, chosen: int = 1) -> Vector:
