@@ -18,7 +18,7 @@ from vfl.horizontal.composing import require_sums
 from vfl.horizontal.history import Federation, RoundRecord
 from vfl.horizontal.optimisation import Local, ServerState, Strategy, control_change, local_sgd
 from vfl.horizontal.vectors import Rows, Vector, generator
-from vfl.membership import member
+from vfl.membership import Membership, member
 from vfl.privacy import ClientPrivacy
 
 __all__ = ["federate_as_member"]
@@ -47,6 +47,27 @@ def federate_as_member(
         If a sum fails; see :func:`vfl.secure_mean`.
     """
     cohort = member()
+    secure = _checked(cohort, model, strategy, aggregation, privacy)
+    begin = model.initial(seed) if start is None else np.array(start, dtype=np.float64)
+    trainer = _Member(cohort, model, rows, local, strategy, secure, privacy, seed, begin)
+    records: list[RoundRecord] = []
+    began = time.monotonic()
+    for number in range(1, rounds + 1):
+        trainer.round(number)
+        record = _record(number, time.monotonic() - began, cohort.survivors, cohort.policy.names)
+        if held_out is not None:
+            record = replace(record, accuracy=model.accuracy(trainer.state.vector, held_out.X, held_out.y))
+        if privacy is not None:
+            record = replace(record, epsilon=privacy.epsilon)
+        records.append(record)
+        if on_round is not None:
+            on_round(record)
+    return Federation(model, trainer.state.vector, records, getattr(privacy, "delta", None))
+
+
+def _checked(
+    cohort: Membership, model: Any, strategy: Strategy, aggregation: Aggregation, privacy: Any
+) -> Secure:
     if hasattr(model, "get_params"):
         raise ConfigError(
             "inside vfl.join the model is vfl.horizontal.models.adapted(estimator, features, classes)"
@@ -58,37 +79,50 @@ def federate_as_member(
             "privacy: inside vfl.join clients add the noise: vfl.ClientPrivacy, no control variates"
         )
     require_sums({"strategy": strategy, "aggregation": aggregation}, len(cohort.policy.names))
-    secure = aggregation if isinstance(aggregation, Secure) else Secure()
-    place = cohort.policy.names.index(cohort.name)
-    state = ServerState.start(model.initial(seed) if start is None else np.array(start, dtype=np.float64))
-    control = np.zeros(model.size)
-    records: list[RoundRecord] = []
-    began = time.monotonic()
-    for number in range(1, rounds + 1):
-        rng = generator(seed, 30, number, place)
-        correction = state.control - control if strategy.controlled else None
-        end = local_sgd(model, state.vector, rows, local, rng, strategy.proximal, correction)
-        update = end - state.vector
-        change = control_change(control, state.control, update, local)
-        whole = np.concatenate([update, change]) if strategy.controlled else update
-        if privacy is None:
-            cut = np.clip(whole, -secure.bound, secure.bound)
-            mean = secure_mean(cut, len(rows), bound=secure.bound, largest_weight=secure.largest_weight)
-        else:
-            mean = secure_mean(whole, bound=secure.bound, privacy=privacy)
-        part = len(cohort.survivors) / len(cohort.policy.names)
-        state = strategy.step(state, mean, part)
-        if strategy.controlled and cohort.name in cohort.survivors:
-            control = control + change
-        records.append(_record(number, time.monotonic() - began, cohort.survivors, cohort.policy.names))
-        if held_out is not None:
-            accuracy = model.accuracy(state.vector, held_out.X, held_out.y)
-            records[-1] = replace(records[-1], accuracy=accuracy)
-        if privacy is not None:
-            records[-1] = replace(records[-1], epsilon=privacy.epsilon)
-        if on_round is not None:
-            on_round(records[-1])
-    return Federation(model, state.vector, records, getattr(privacy, "delta", None))
+    return aggregation if isinstance(aggregation, Secure) else Secure()
+
+
+class _Member:
+    """One client's state of the training: the server's, which all have, and its own control variate."""
+
+    def __init__(
+        self,
+        cohort: Membership,
+        model: Any,
+        rows: Rows,
+        local: Local,
+        strategy: Strategy,
+        secure: Secure,
+        privacy: ClientPrivacy | None,
+        seed: int,
+        begin: Vector,
+    ) -> None:
+        self._cohort, self._model, self._rows, self._local = cohort, model, rows, local
+        self._strategy, self._secure, self._privacy, self._seed = strategy, secure, privacy, seed
+        self.state, self._control = ServerState.start(begin), np.zeros(model.size)
+
+    def round(self, number: int) -> None:
+        """Train, sum, and step the state."""
+        strategy, names = self._strategy, self._cohort.policy.names
+        rng = generator(self._seed, 30, number, names.index(self._cohort.name))
+        correction = self.state.control - self._control if strategy.controlled else None
+        end = local_sgd(
+            self._model, self.state.vector, self._rows, self._local, rng, strategy.proximal, correction
+        )
+        update = end - self.state.vector
+        change = control_change(self._control, self.state.control, update, self._local)
+        mean = self._mean(np.concatenate([update, change]) if strategy.controlled else update)
+        present = self._cohort.survivors
+        self.state = strategy.step(self.state, mean, len(present) / len(names))
+        if strategy.controlled and self._cohort.name in present:
+            self._control = self._control + change
+
+    def _mean(self, whole: Vector) -> Vector:
+        bound = self._secure.bound
+        if self._privacy is not None:
+            return secure_mean(whole, bound=bound, privacy=self._privacy)
+        cut = np.clip(whole, -bound, bound)
+        return secure_mean(cut, len(self._rows), bound=bound, largest_weight=self._secure.largest_weight)
 
 
 def _record(number: int, seconds: float, present: tuple[str, ...], everybody: tuple[str, ...]) -> RoundRecord:

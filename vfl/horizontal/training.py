@@ -6,9 +6,41 @@
     )
     result.estimator.predict(X);  result.history[-1].accuracy, .up, .seconds, .epsilon
 
-`clients` are rows by name: a simulation in this process, over real bytes and virtual time. Or one client's own rows,
-inside ``with vfl.join(...)``: then every client is a process that makes the same call, and the mean is the secure sum
-of :mod:`vfl.aggregation`.
+Parameters of :func:`federate`
+------------------------------
+model : estimator of scikit-learn or Model
+    See :mod:`.models`; inside ``vfl.join`` a Model, since no client knows all labels.
+clients : mapping of str to Rows, or Rows
+    Rows by name: a simulation in this process, over real bytes and virtual time. Or one client's own rows, inside
+    ``with vfl.join(...)``: then every client is a process that makes the same call, all of them take part, and the mean
+    is the secure one of :mod:`vfl.aggregation` whatever `aggregation` says; `participation`, `codec`, `world`,
+    `checkpoint` and `jobs` are refused.
+rounds : int
+    In all, those of a checkpoint included; server steps with :class:`.participation.Buffered`.
+local, strategy, participation, aggregation, codec, privacy
+    See :mod:`.optimisation`, :mod:`.participation`, :mod:`.combining`, :mod:`.communication`, :mod:`.privacy`.
+world : World
+    The devices of a simulation.
+held_out : Rows, optional
+    For the accuracy after each round.
+start : ndarray of float64, optional
+    A trained model to start from.
+seed : int
+    Of the start, of the order of rows, of who takes part and of the devices; never of noise or masks.
+checkpoint : path, optional
+    Written after every round. If it exists, the training goes on from it and ends with the same bits as without a break
+    (with Central, whose noise is drawn newly: with the same ledger).
+jobs : int
+    Clients that are trained at once, through joblib: threads, or what ``joblib.parallel_config`` says.
+verbose : int
+    1 shows a progress bar.
+on_round : callable, optional
+    Called with each round's record after the checkpoint is written.
+
+Leakage
+-------
+The server learns who takes part and the model; without secure aggregation also every update, from which rows can be
+reconstructed. Everybody learns the models of all rounds; differential privacy bounds what follows from them.
 """
 
 import math
@@ -20,7 +52,7 @@ from typing import Any
 
 import numpy as np
 
-from vfl.errors import CohortTooSmall
+from vfl.errors import CohortTooSmall, PolicyRefused
 from vfl.horizontal.asynchronous import run_buffered
 from vfl.horizontal.cohort import EXCHANGES, SimulatedCohort
 from vfl.horizontal.combining import Aggregation, Combined, Distinct, Gathered, Mean
@@ -60,36 +92,7 @@ def federate(
     verbose: int = 0,
     on_round: Callable[[RoundRecord], None] | None = None,
 ) -> Federation:
-    """Train one model over the rows of many clients.
-
-    Parameters
-    ----------
-    model : estimator of scikit-learn or Model
-        See :mod:`vfl.horizontal.models`; inside ``vfl.join`` a Model, since no client knows all labels.
-    clients : mapping of str to Rows, or Rows
-        All clients (a simulation), or this client's own rows inside ``with vfl.join(...)``.
-    rounds : int
-        Rounds in all, those of a checkpoint included; server steps with :class:`Buffered`.
-    local, strategy, participation, aggregation, codec, privacy
-        See :mod:`.optimisation`, :mod:`.participation`, :mod:`.combining`, :mod:`.communication`, :mod:`.privacy`.
-        Inside ``vfl.join`` aggregation is secure whatever is said, and all clients take part.
-    world : World
-        The devices of a simulation.
-    held_out : Rows, optional
-        For the accuracy after each round.
-    start : ndarray of float64, optional
-        A trained model to start from.
-    seed : int
-        Of the start, of the order of rows, of who takes part and of the devices; never of noise or masks.
-    checkpoint : path, optional
-        Written after every round. If it exists, the training goes on from it and ends with the same bits as without a
-        break (with Central, whose noise is drawn newly: with the same ledger).
-    jobs : int
-        Clients that are trained at once, through joblib: threads, or what ``joblib.parallel_config`` says.
-    verbose : int
-        1 shows a progress bar.
-    on_round : callable, optional
-        Called with each round's record after the checkpoint is written.
+    """Train one model over the rows of many clients; the parameters are explained in the module's text.
 
     Returns
     -------
@@ -103,15 +106,13 @@ def federate(
         If an argument or the checkpoint cannot be used.
     TrainingDiverged
         If a client's numbers left the range of float64.
-
-    Leakage
-    -------
-    The server learns who takes part and the model; without secure aggregation also every update, from which rows can be
-    reconstructed. Everybody learns the models of all rounds; differential privacy bounds what follows from them.
     """
     if isinstance(clients, Rows):
         from vfl.horizontal.members import federate_as_member
 
+        _only_in_simulations(
+            participation is _ALL, codec is _FULL, world is _WORLD, checkpoint is None, jobs == 1
+        )
         return federate_as_member(
             model, clients, rounds, local, strategy, aggregation, privacy, held_out, start, seed, on_round
         )
@@ -121,21 +122,34 @@ def federate(
         found, clients, rounds, local, strategy, participation, aggregation, codec, privacy, world, held_out, begin,
         seed,
     )  # fmt: skip
-    state = State(ServerState.start(begin))
-    path = None if checkpoint is None else Path(checkpoint)
+    return _run(plan, None if checkpoint is None else Path(checkpoint), jobs, verbose, on_round)
+
+
+def _only_in_simulations(*left_open: bool) -> None:
+    names = ("participation", "codec", "world", "checkpoint", "jobs")
+    given = [name for name, is_open in zip(names, left_open, strict=True) if not is_open]
+    if given:
+        raise PolicyRefused(f"inside vfl.join all clients send whole updates: leave {', '.join(given)} away")
+
+
+def _run(
+    plan: Plan, path: Path | None, jobs: int, verbose: int, on_round: Callable[[RoundRecord], None] | None
+) -> Federation:
+    state = State(ServerState.start(plan.start))
     if path is not None:
         plan.check_checkpoint()
         state = State.load(path, plan.digest) if path.exists() else state
     training = _Training(plan, state, jobs)
     with Phases("federation", lambda: (state.up, state.down), verbose).phase("train") as update:
-        for number in range(len(state.records) + 1, rounds + 1):
+        for number in range(len(state.records) + 1, plan.rounds + 1):
             training.round(number)
             if path is not None:
                 state.save(path, plan.digest)
-            update(number, rounds)
+            update(number, plan.rounds)
             if on_round is not None:
                 on_round(state.records[-1])
-    return Federation(found, state.server.vector.copy(), list(state.records), getattr(privacy, "delta", None))
+    delta = getattr(plan.privacy, "delta", None)
+    return Federation(plan.model, state.server.vector.copy(), list(state.records), delta)
 
 
 @dataclass
