@@ -256,12 +256,17 @@ class SecureGroups(Secure):
     ----------
     count : int
         Groups; each has at least three clients. A client that is lost counts in no group.
-    rule : callable
-        Of :mod:`.robustness`; holds against f bad clients if it holds against f bad rows among `count`.
+    rule : callable, optional
+        Of :mod:`.robustness`, by default the median of each coordinate; holds against f bad clients if it holds against f bad rows among `count`.
     """
 
     count: int = 3
     rule: Rule | None = None
+
+    @property
+    def needs(self) -> Needs:
+        """Groups are compared."""
+        return Needs.GROUPS
 
     def combine(self, gathered: Gathered) -> Combined:
         """Return the rule's update of the groups' means."""

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ from vfl.errors import ConfigError, InvalidData, PolicyRefused
 from vfl.horizontal.combining import Aggregation, Mean, SecureGroups, Trusted
 from vfl.horizontal.communication import Codec, Full, with_feedback
 from vfl.horizontal.composing import FEWEST, require_sums
-from vfl.horizontal.models import Model, Network, adapted
+from vfl.horizontal.models import Model, adapted
 from vfl.horizontal.optimisation import Local, ServerState, Strategy, control_change, local_sgd
 from vfl.horizontal.participation import Buffered, Participation
 from vfl.horizontal.privacy import Central, Tree
@@ -144,6 +144,7 @@ class Plan:
         for name in self.names:
             running.update(f"{name} {self.clients[name].X.shape}".encode())
             running.update(np.ascontiguousarray(self.clients[name].X).tobytes())
+            running.update(repr(self.clients[name].y.tolist()).encode())
         return running.hexdigest()
 
     def check_checkpoint(self) -> None:
@@ -239,8 +240,7 @@ class Plan:
         if not isinstance(self.aggregation, Trusted):
             return None
         rng = generator(self.seed, 32, number)
-        plain = replace(self.local)
-        update, _ = self.trained(self.aggregation.rows, state, None, plain, rng)
+        update, _ = self.trained(self.aggregation.rows, state, None, self.local, rng)
         return update
 
     def accuracy(self, vector: Vector) -> float | None:
@@ -248,16 +248,3 @@ class Plan:
         if self.held_out is None:
             return None
         return self.model.accuracy(vector, self.held_out.X, self.held_out.y)
-
-
-def network(model: Model) -> Network:
-    """Return the model if it is a network.
-
-    Raises
-    ------
-    ConfigError
-        If it is another kind.
-    """
-    if not isinstance(model, Network):
-        raise ConfigError(f"this takes a network, not {type(model).__name__}")
-    return model
