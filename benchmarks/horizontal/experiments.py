@@ -212,13 +212,12 @@ def poison(seeds: int, rounds: int = 60) -> Figures:
         ways["secure_mean"], ways["secure_groups"] = Secure(1e3), SecureGroups(bound=1e3, count=3)
         for name, way in ways.items():
             lost.setdefault(name, []).append(clean - last(run(aggregation=way, world=bad)))
-    worst = {name: max(values) for name, values in lost.items()}
+    rules_lost = [values for name, values in lost.items() if name not in ("mean", "secure_mean")]
     return {
         "points_lost": {name: points(values) for name, values in lost.items()},
         "mean_collapses": min(lost["mean"]) > 0.2 and min(lost["secure_mean"]) > 0.2,
-        "every_robust_rule_within_2_points": all(
-            value <= 0.02 for name, value in worst.items() if name not in ("mean", "secure_mean")
-        ),
+        "every_robust_rule_within_2_points_median": all(statistics.median(v) <= 0.02 for v in rules_lost),
+        "every_robust_rule_within_2_points_every_seed": all(max(v) <= 0.02 for v in rules_lost),
     }
 
 

@@ -257,7 +257,8 @@ class SecureGroups(Secure):
     count : int
         Groups; each has at least three clients. A client that is lost counts in no group.
     rule : callable, optional
-        Of :mod:`.robustness`, by default the median of each coordinate; holds against f bad clients if it holds against f bad rows among `count`.
+        Of :mod:`.robustness`, by default the median of each coordinate; holds against f bad clients if it holds against
+        f bad rows among `count`.
     """
 
     count: int = 3
