@@ -21,20 +21,22 @@ def test_scaffold_is_ahead_under_skew_and_personal_models_ahead_of_the_common_on
 
 
 def test_the_mean_collapses_under_poison_and_robust_rules_hold() -> None:
-    figures = experiments.poison(1, rounds=8)
+    figures = experiments.poison(1, rounds=30)
     assert figures["mean_collapses"]
     assert figures["points_lost"]["multi_krum"]["most"] <= 3.0
-    assert figures["points_lost"]["secure_groups"]["most"] <= 4.0
+    assert figures["points_lost"]["secure_groups"]["most"] <= 3.0
 
 
-def test_a_thirty_second_of_the_bytes() -> None:
-    figures = experiments.compression(1, rounds=3)
-    assert figures["times_fewer"]["random_k"] >= 32
+def test_a_thirty_second_of_the_bytes_costs_less_than_two_points() -> None:
+    figures = experiments.compression(1, only="top_k")
+    assert figures["points_lost"]["top_k"]["most"] <= 2.0
     assert figures["times_fewer"]["top_k"] >= 32
 
 
 def test_nobody_waits_for_the_slowest() -> None:
-    seconds = experiments.asynchronous(1, rounds=4)["virtual_seconds"]
+    figures = experiments.asynchronous(1, rounds=30)
+    seconds, lost = figures["virtual_seconds"], figures["points_lost"]
+    assert max(lost["deadline"]["most"], lost["asynchronous"]["most"]) <= 2.0
     assert seconds["deadline"]["median"] < seconds["synchronous"]["median"]
     assert seconds["asynchronous"]["median"] < seconds["synchronous"]["median"]
 

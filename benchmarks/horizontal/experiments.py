@@ -155,7 +155,7 @@ def _split(rows: Rows, seed: int) -> tuple[Rows, Rows]:
 # --- compression
 
 
-def compression(seeds: int, rounds: int = 100) -> Figures:
+def compression(seeds: int, rounds: int = 100, only: str = "") -> Figures:
     """Return points lost and the part of the bytes of each codec; the whole update has 4 bytes a coordinate."""
     codecs: dict[str, Codec] = {
         "random_k": RandomK(1 / 32),
@@ -164,6 +164,7 @@ def compression(seeds: int, rounds: int = 100) -> Figures:
         "four_bits": Quantised(4),
         "sketch": Sketched(5, 26, 20),
     }
+    codecs = {name: codec for name, codec in codecs.items() if only in ("", name)}
     lost: dict[str, list[float]] = {name: [] for name in codecs}
     part: dict[str, float] = {}
     for seed in range(seeds):
