@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vfl.aggregation import secure_mean, secure_statistics, secure_sum
     from vfl.alignment import align, train_test_split
     from vfl.data import read_table
+    from vfl.horizontal.training import federate
     from vfl.identifiers import Key
     from vfl.linear import LinearRegression, LogisticRegression
     from vfl.membership import aggregate, join
@@ -45,6 +46,7 @@ __all__ = [
     "connect",
     "current",
     "enrich",
+    "federate",
     "intersection_size",
     "intersection_sum",
     "join",
@@ -79,6 +81,7 @@ _HOMES = {
     "connect": "session",
     "current": "session",
     "enrich": "overlap",
+    "federate": "horizontal.training",
     "intersection_size": "overlap",
     "intersection_sum": "overlap",
     "join": "membership",

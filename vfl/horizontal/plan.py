@@ -1,0 +1,250 @@
+"""A training as it was asked for, checked before anything runs, and one client's work in it."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from vfl.errors import ConfigError, InvalidData, PolicyRefused
+from vfl.horizontal.combining import Aggregation, Mean, SecureGroups, Trusted
+from vfl.horizontal.communication import Codec, Full, with_feedback
+from vfl.horizontal.composing import FEWEST, require_sums
+from vfl.horizontal.models import Model, adapted
+from vfl.horizontal.optimisation import Local, ServerState, Strategy, control_change, local_sgd
+from vfl.horizontal.participation import Buffered, Participation
+from vfl.horizontal.privacy import Central, Tree
+from vfl.horizontal.robustness import clipped
+from vfl.horizontal.vectors import Rows, Vector, generator
+from vfl.horizontal.world import World
+from vfl.privacy import ClientPrivacy
+
+__all__ = ["Plan", "Work", "as_model"]
+
+Privacy = Central | Tree | ClientPrivacy
+
+
+def as_model(model: Any, clients: Mapping[str, Rows]) -> Model:
+    """Return a model as it is, or that of an estimator of scikit-learn over the clients' features and labels."""
+    if not hasattr(model, "get_params"):
+        found: Model = model
+        return found
+    first = next(iter(clients.values()))
+    regression = not hasattr(model, "predict_proba") and not type(model).__name__.endswith("Classifier")
+    classes = None if regression else np.unique(np.concatenate([rows.y for rows in clients.values()]))
+    return adapted(model, first.X.shape[1], classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What one client did in a round.
+
+    Attributes
+    ----------
+    update : ndarray of float64
+        As the server decodes it; twice the model's size with control variates.
+    up : int
+        Bytes of it, 0 where secure aggregation carries it.
+    memory : ndarray or None
+        What the codec left out.
+    control : ndarray or None
+        Change of the control variate.
+    """
+
+    update: Vector
+    up: int
+    memory: Vector | None
+    control: Vector | None
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The arguments of :func:`vfl.federate`, see there."""
+
+    model: Model
+    clients: Mapping[str, Rows]
+    rounds: int
+    local: Local
+    strategy: Strategy
+    participation: Participation | Buffered
+    aggregation: Aggregation
+    codec: Codec
+    privacy: Privacy | None
+    world: World
+    held_out: Rows | None
+    start: Vector
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or not self.clients:
+            raise InvalidData("a training takes at least one client and one round")
+        if self.start.shape != (self.model.size,):
+            raise InvalidData(
+                f"the model has {self.model.size} numbers, the start has shape {self.start.shape}"
+            )
+        if self.strategy.controlled and self.codec.feedback:
+            raise PolicyRefused("codec: control variates need whole updates; take Full() or Quantised()")
+        self._check_privacy()
+        if self.aggregation.secure:
+            parts = {"participation": self.participation, "strategy": self.strategy, "codec": self.codec}
+            require_sums(parts, self.asked)
+            if isinstance(self.aggregation, SecureGroups) and self.asked < FEWEST * self.aggregation.count:
+                require_sums({}, self.asked // self.aggregation.count)
+        if isinstance(self.participation, Buffered) and (
+            self.strategy.controlled or self.privacy is not None or not isinstance(self.aggregation, Mean)
+        ):
+            raise PolicyRefused(
+                "participation: buffered updates start from different models; they take the plain mean, no privacy and "
+                "no control variates"
+            )
+
+    def _check_privacy(self) -> None:
+        if self.privacy is None:
+            return
+        if type(self.codec) is not Full or self.strategy.controlled:
+            raise PolicyRefused(
+                "privacy: the clip is for whole updates; take codec=Full() and no control variates"
+            )
+        if isinstance(self.privacy, ClientPrivacy) != self.aggregation.secure:
+            raise PolicyRefused(
+                "privacy: with secure aggregation the clients add the noise (vfl.ClientPrivacy), without it the server "
+                "does (Central, Tree)"
+            )
+        if not self.aggregation.secure and not isinstance(self.aggregation, Mean):
+            raise PolicyRefused(
+                "privacy: the noise is sized for a mean of clipped updates; take aggregation=Mean()"
+            )
+
+    @property
+    def asked(self) -> int:
+        """Clients of a round."""
+        count = self.participation.count if isinstance(self.participation, Participation) else 0
+        return min(count or len(self.clients), len(self.clients))
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The clients' names, sorted."""
+        return sorted(self.clients)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The number of each client: its generators depend on it."""
+        return {name: i for i, name in enumerate(self.names)}
+
+    @cached_property
+    def digest(self) -> str:
+        """Name of the call for checkpoints; the number of rounds is not in it, so a training may go on for more."""
+        kept = [f for f in fields(self) if f.name not in ("clients", "rounds", "held_out", "start")]
+        text = "; ".join(f"{f.name}={getattr(self, f.name)!r}" for f in kept)
+        running = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", text).encode())
+        running.update(self.start.tobytes())
+        for name in self.names:
+            running.update(f"{name} {self.clients[name].X.shape}".encode())
+            running.update(np.ascontiguousarray(self.clients[name].X).tobytes())
+            running.update(repr(self.clients[name].y.tolist()).encode())
+        return running.hexdigest()
+
+    def check_checkpoint(self) -> None:
+        """Refuse a checkpoint of what a file cannot hold.
+
+        Raises
+        ------
+        ConfigError
+        """
+        carried = isinstance(self.privacy, Tree | ClientPrivacy) or (
+            isinstance(self.privacy, Central) and self.privacy.adaptive is not None
+        )
+        if carried or isinstance(self.participation, Buffered):
+            raise ConfigError(
+                "checkpoint: training with tree noise, an adaptive clip, the clients' own noise or a buffer carries "
+                "more than a checkpoint holds"
+            )
+
+    @property
+    def down(self) -> int:
+        """Bytes of the model on its way to a client, with the server's control variate where there is one."""
+        return 4 * self.model.size * (2 if self.strategy.controlled else 1)
+
+    def steps(self, name: str) -> Local:
+        """Return how a client trains."""
+        if isinstance(self.participation, Buffered):
+            return self.local
+        return self.participation.local(self.local, self.world.device(name).speed)
+
+    def trained(
+        self, rows: Rows, state: ServerState, control: Vector | None, local: Local, rng: np.random.Generator
+    ) -> tuple[Vector, Vector | None]:
+        """Return a client's update and the change of its control variate."""
+        correction = None if control is None else state.control - control
+        end = local_sgd(self.model, state.vector, rows, local, rng, self.strategy.proximal, correction)
+        update = end - state.vector
+        if control is None:
+            return update, None
+        return update, control_change(control, state.control, update, local)
+
+    def work(
+        self, name: str, state: ServerState, number: int, control: Vector | None, memory: Vector | None
+    ) -> Work:
+        """Run one client's round: training, attack if it is malicious, clip, codec.
+
+        Parameters
+        ----------
+        name : str
+        state : ServerState
+        number : int
+            Of the round.
+        control, memory : ndarray or None
+            What the client has kept.
+        """
+        rng = generator(self.seed, 30, number, self.places[name])
+        if self.strategy.controlled and control is None:
+            control = np.zeros(self.model.size)
+        update, change = self.trained(self.clients[name], state, control, self.steps(name), rng)
+        attack = self.world.device(name).attack
+        if attack is not None:
+            update = attack(update, rng)
+        elif self.privacy is not None and not isinstance(self.privacy, Central):
+            update = clipped(update, self.privacy.clip)
+        whole = update if change is None else np.concatenate([update, change])
+        if self.aggregation.secure and type(self.codec) is Full:
+            return Work(whole, 0, None, change)
+        return self._coded(whole, memory, change, rng, generator(self.seed, 31, number))
+
+    def _coded(
+        self,
+        whole: Vector,
+        memory: Vector | None,
+        change: Vector | None,
+        rng: np.random.Generator,
+        common: np.random.Generator,
+    ) -> Work:
+        seed = int(common.integers(1 << 62))
+        if self.codec.feedback:
+            memory = np.zeros_like(whole) if memory is None else memory
+            raw, memory = with_feedback(self.codec, whole, memory, rng, seed)
+        else:
+            raw = self.codec.encode(whole, rng, seed)
+        up = 0 if self.aggregation.secure else len(raw)
+        return Work(self.codec.payload(raw, whole.size, seed), up, memory, change)
+
+    def restored(self, mean: Vector, number: int) -> Vector:
+        """Return the update that a mean of payloads stands for."""
+        size = self.model.size * (2 if self.strategy.controlled else 1)
+        return self.codec.restore(mean, size, int(generator(self.seed, 31, number).integers(1 << 62)))
+
+    def reference(self, state: ServerState, number: int) -> Vector | None:
+        """Return the server's own update for FLTrust."""
+        if not isinstance(self.aggregation, Trusted):
+            return None
+        rng = generator(self.seed, 32, number)
+        update, _ = self.trained(self.aggregation.rows, state, None, self.local, rng)
+        return update
+
+    def accuracy(self, vector: Vector) -> float | None:
+        """Return the accuracy on the rows held out."""
+        if self.held_out is None:
+            return None
+        return self.model.accuracy(vector, self.held_out.X, self.held_out.y)
