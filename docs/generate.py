@@ -38,7 +38,7 @@ RECEIVERS = {
     Role.EITHER: "both",
 }
 SENDERS = {Role.EITHER: "both"}
-TELLING = (Leakage.INTERSECTION, Leakage.PAYLOAD, Leakage.SCORE, Leakage.GRADIENT)
+TELLING = (Leakage.INTERSECTION, Leakage.PAYLOAD, Leakage.REPRESENTATION, Leakage.SCORE, Leakage.GRADIENT)
 HORIZONTAL = (Role.AGGREGATOR, Role.CLIENT)  # not part of a session of two
 CALLS = {
     "cardinality": "in `vfl.intersection_size`",

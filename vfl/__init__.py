@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vfl.session import Session, connect, current
     from vfl.simulation import Simulation, simulate
     from vfl.streaming import AlignedFiles, align_files
+    from vfl.transfer import TransferClassifier
     from vfl.tweedie import GammaRegressor, PoissonRegressor, TweedieRegressor
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Simulated",
     "Simulation",
     "Spine",
+    "TransferClassifier",
     "TweedieRegressor",
     "__version__",
     "aggregate",
@@ -71,6 +73,7 @@ _HOMES = {
     "Session": "session",
     "Simulated": "adapter",
     "Simulation": "simulation",
+    "TransferClassifier": "transfer",
     "TweedieRegressor": "tweedie",
     "Spine": "overlap",
     "aggregate": "membership",
