@@ -2,7 +2,7 @@
 
 The own model sees the guest's columns of all its labelled rows. The teacher sees the common rows only, and there the
 hosts' representations and the own model's score: it does not learn again from few rows what the guest knows from many.
-The student sees the guest's columns of all rows, and on common rows half of the teacher's opinion (Hinton, Vinyals,
+The student sees the guest's columns of all rows, and on common rows also the teacher's opinion (Hinton, Vinyals,
 Dean, "Distilling the knowledge in a neural network", arXiv 1503.02531, section 2; Lopez-Paz et al., "Unifying
 distillation and privileged information", ICLR 2016, section 4, for a teacher with columns that the student lacks).
 """
@@ -30,8 +30,6 @@ TRUST = 2.0
 """Of the own model's score having weight one in the teacher."""
 HALFWAY = 1_500
 """Common rows with which the teacher's trees count as much as its shift of the own score."""
-OPINION = 0.5
-"""Weight of the teacher's opinion against the label, in the student's training."""
 _EDGE = 1e-6
 
 
@@ -87,7 +85,7 @@ def _shift(own: FloatArray, encoded: FloatArray, y: FloatArray) -> FloatArray:
 @final
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """The model of common rows: a shift of the own score, and boosted trees that count the more the more rows there are.
+    """The model of common rows: a shift of the own score, and boosted trees, whose weight grows with the rows.
 
     Attributes
     ----------
@@ -138,7 +136,7 @@ class Teacher:
         return scores
 
 
-def student(columns: FloatArray, y: FloatArray, common: int, opinions: FloatArray) -> Any:
+def student(columns: FloatArray, y: FloatArray, opinions: FloatArray, trust: float) -> Any:
     """Return boosted trees of the guest's columns, taught by labels and, on common rows, by the teacher.
 
     Parameters
@@ -146,13 +144,14 @@ def student(columns: FloatArray, y: FloatArray, common: int, opinions: FloatArra
     columns : ndarray, shape (rows, guest columns)
         The common rows first.
     y : ndarray, shape (rows,)
-    common : int
-        Number of common rows.
-    opinions : ndarray, shape (common,)
+    opinions : ndarray, shape (common rows,)
         The teacher's scores of them, each by a teacher that has not seen the row's label.
+    trust : float
+        Weight of an opinion; the label has the rest.
     """
     believed = y.copy()
-    believed[:common] = (1 - OPINION) * y[:common] + OPINION * expit(opinions)
+    common = len(opinions)
+    believed[:common] = (1 - trust) * y[:common] + trust * expit(opinions)
     soft = np.flatnonzero((believed > 0) & (believed < 1))  # rows with two opinions come twice
     rows = np.concatenate([np.arange(len(y)), soft])
     labels = np.concatenate([believed >= 0.5, believed[soft] < 0.5]).astype(np.float64)

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from vfl import data, tables
 from vfl.distillation import FOLDS, Teacher, boosted, cross_fitted, score, student
 from vfl.errors import InvalidData, LeakageWarning, LocalProtocolError, MalformedMessage, SchemaMismatch
+from vfl.fewrows import all_labels, all_rows, known_columns
 from vfl.protocols.transfer import oneshot
 from vfl.protocols.wire import Leakage, Role
 from vfl.representations import Encoder
@@ -103,16 +104,19 @@ class TransferClassifier(BaseEstimator):  # type: ignore[misc]
             features = data.features(X, session.name)
             session.require_columns(features.names)
             session.require_leakage(Leakage.REPRESENTATION)
-            every = self._with_rest(features, rest, session.name)
+            every = all_rows(features, rest, session.name)
             own: dict[str, object] = {"schema": session.commitment(tables.schema(X))}
             self.role_ = session.role.value
             self.feature_names_in_ = np.array(features.names, dtype=object)
             if session.role is Role.HOST:
                 if y is not None or rest_y is not None:
-                    raise InvalidData(f"{session.name} is the host: labels belong to the guest; leave them out")
+                    raise InvalidData(
+                        f"{session.name} is the host: labels belong to the guest; leave them out"
+                    )
                 self._fit_host(session, every, len(features.values), own)
             else:
-                labels = self._labels(y, rest, rest_y, len(features.values), session.name)
+                rows = len(features.values), len(every) - len(features.values)
+                labels = all_labels(y, rest_y, rows, session.name, least=LEAST_OF_A_CLASS)
                 self._fit_guest(session, every, labels, len(features.values), own)
             session.checkpoint()
         return self
@@ -136,7 +140,7 @@ class TransferClassifier(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "role_")
         if self.role_ != Role.GUEST.value:
             raise LocalProtocolError("a host has no model of the labels: only the guest predicts alone")
-        return _probabilities(score(self.student_, self._features(X, "guest")))
+        return _probabilities(score(self.student_, known_columns(X, tuple(self.feature_names_in_), "guest")))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the more probable class of each row by :meth:`predict_proba`."""
@@ -170,9 +174,11 @@ class TransferClassifier(BaseEstimator):  # type: ignore[misc]
                 raise SchemaMismatch(
                     f"this half of the model was trained by the {self.role_}, {session.name} is the {session.role}"
                 )
-            values = self._features(X, session.name)
+            values = known_columns(X, tuple(self.feature_names_in_), session.name)
             session.require_leakage(Leakage.REPRESENTATION)
-            session.call("TransferClassifier.joint_predict_proba", {"rows": len(values), "model": self.model_id_}, {})
+            session.call(
+                "TransferClassifier.joint_predict_proba", {"rows": len(values), "model": self.model_id_}, {}
+            )
             with session.phases.phase("score"):
                 if session.role is Role.HOST:
                     session.run(oneshot.host(session.channel, self.encoder_.transform(values)))
@@ -180,7 +186,9 @@ class TransferClassifier(BaseEstimator):  # type: ignore[misc]
                     return None
                 encoded = self._receive(session, len(values))
                 session.checkpoint()
-            return _probabilities(self.teacher_.score(score(self.baselines_["guest"], values), values, encoded))
+            return _probabilities(
+                self.teacher_.score(score(self.baselines_["guest"], values), values, encoded)
+            )
 
     # --- each role's part
 
@@ -193,7 +201,9 @@ class TransferClassifier(BaseEstimator):  # type: ignore[misc]
             )
             session.facts.notes.append(text)
             warnings.warn(text, LeakageWarning, stacklevel=4)
-        told = session.call("TransferClassifier.fit", {"rows": rows}, own | {"components": encoder.components})
+        told = session.call(
+            "TransferClassifier.fit", {"rows": rows}, own | {"components": encoder.components}
+        )
         with session.phases.phase("train"):
             session.run(oneshot.host(session.channel, encoder.transform(every[:rows])))
         self.encoder_, self.model_id_ = encoder, told[0].get("model", "")[:32]
@@ -202,11 +212,14 @@ class TransferClassifier(BaseEstimator):  # type: ignore[misc]
         self, session: Session, every: FloatArray, labels: data.Labels, rows: int, own: dict[str, object]
     ) -> None:
         if self.components is not None:
-            raise InvalidData(f"{session.name} is the guest: components are each host's own choice; leave them None")
+            raise InvalidData(
+                f"{session.name} is the guest: components are each host's own choice; leave them None"
+            )
         self.model_id_ = session.rng.bytes(16).hex()
         theirs = session.call("TransferClassifier.fit", {"rows": rows}, own | {"model": self.model_id_})
         self._lengths = tuple(
-            _length(said.get("components", ""), peer.name) for said, peer in zip(theirs, session.peers, strict=True)
+            _length(said.get("components", ""), peer.name)
+            for said, peer in zip(theirs, session.peers, strict=True)
         )
         with session.phases.phase("train"):
             encoded = self._receive(session, rows)
@@ -223,42 +236,11 @@ class TransferClassifier(BaseEstimator):  # type: ignore[misc]
         common = every[:rows]
         unseen = cross_fitted(every, y, seed)[:rows]
         self.teacher_, opinions = Teacher.fit(unseen, common, encoded, y[:rows], seed)
-        self.student_ = student(every, y, rows, opinions)
+        self.student_ = student(every, y, opinions, self.teacher_.mixture)
         self.baselines_ = {
             "guest": boosted(every, y),
             "overlap": boosted(np.column_stack([common, encoded]), y[:rows]),
         }
-
-    # --- tables
-
-    def _features(self, X: Any, party: str) -> FloatArray:
-        features = data.features(X, party, minimum_rows=1)
-        _same_columns(features.names, tuple(self.feature_names_in_), party)
-        return features.values
-
-    def _with_rest(self, features: data.FeatureMatrix, rest: Any, party: str) -> FloatArray:
-        """Return the common rows and, below, the party's other ones."""
-        if rest is None:
-            return features.values
-        others = data.features(rest, party, minimum_rows=1)
-        _same_columns(others.names, features.names, party)
-        return np.vstack([features.values, others.values])
-
-    @staticmethod
-    def _labels(y: Any, rest: Any, rest_y: Any, rows: int, party: str) -> data.Labels:
-        """Return all labels, those of common rows first."""
-        if y is None or (rest is None) != (rest_y is None):
-            raise InvalidData(f"{party} is the guest: pass labels as y, and those of rest as rest_y")
-        common = data.labels(y, party, rows=rows)
-        if min(common.encoded.sum(), (1 - common.encoded).sum()) < LEAST_OF_A_CLASS:
-            raise InvalidData(
-                f"{party}: the common rows have fewer than {LEAST_OF_A_CLASS} rows of a class: too few to learn from"
-            )
-        if rest_y is None:
-            return common
-        both = np.concatenate([np.asarray(y), np.asarray(rest_y)])
-        other = len(data.features(rest, party, minimum_rows=1).values)
-        return data.labels(both, party, rows=rows + other)
 
 
 def _probabilities(scores: FloatArray) -> FloatArray:
@@ -267,15 +249,11 @@ def _probabilities(scores: FloatArray) -> FloatArray:
 
 def _length(text: str, party: str) -> int:
     """Return a stated number of components, if it is plausible."""
-    if not text.isascii() or not text.isdecimal() or len(text) > 6 or not 1 <= int(text) <= LARGEST_COMPONENTS:
+    if (
+        not text.isascii()
+        or not text.isdecimal()
+        or len(text) > 6
+        or not 1 <= int(text) <= LARGEST_COMPONENTS
+    ):
         raise MalformedMessage(f"{party} did not state a plausible number of components")
     return int(text)
-
-
-def _same_columns(have: tuple[str, ...], expected: tuple[str, ...], party: str) -> None:
-    if have != expected:
-        missing, extra = sorted(set(expected) - set(have)), sorted(set(have) - set(expected))
-        raise SchemaMismatch(
-            f"{party}: expected {len(expected)} columns in a fixed order; missing: {', '.join(missing) or 'none'}; "
-            f"unexpected: {', '.join(extra) or 'none'}"
-        )

@@ -77,10 +77,20 @@ def measure(folder: Path, overlap: float, seeds: int, label: str, key: str) -> d
             "transfer_auc": together,
             "transfer_alone_auc": alone,
         }
-        print(f"seed {seed}: " + ", ".join(f"{name} {value:.4f}" for name, value in found.items()), flush=True)
+        print(
+            f"seed {seed}: " + ", ".join(f"{name} {value:.4f}" for name, value in found.items()), flush=True
+        )
         for name, value in found.items():
             figures.setdefault(name, []).append(value)
-    result: dict[str, float] = {"overlap": overlap, "overlap_rows": len(common), "seeds": seeds, "bytes": bytes_}
+    result: dict[str, float] = {
+        "overlap": overlap,
+        "overlap_rows": len(common),
+        "seeds": seeds,
+        "bytes": bytes_,
+    }
     for name, values in figures.items():
-        result |= {name: round(float(np.mean(values)), 4), f"{name}_spread": round(max(values) - min(values), 4)}
+        result |= {
+            name: round(float(np.mean(values)), 4),
+            f"{name}_spread": round(max(values) - min(values), 4),
+        }
     return result

@@ -16,8 +16,8 @@ fewer numbers than the host has columns, cut off and rounded to 2^-6; with as ma
 columns, the guest can solve for the host's columns in the span of the vectors, so they protect what was dropped and
 nothing else. The host learns the number of rows; labels and everything made of them stay at the guest.
 
-Sources: Irureta, Imaz, Lojo, Fernandez-Marques, González, Perona, "Towards Active Participant Centric Vertical Federated
-Learning", arXiv 2410.17648, section 3 (one exchange, distillation); Sun, Xu et al., "Communication-Efficient Vertical
+Sources: Irureta, Imaz, Lojo, Fernandez-Marques, González, Perona, "Towards Active Participant Centric Vertical
+Federated Learning", arXiv 2410.17648, section 3 (one exchange, distillation); Sun, Xu et al., "Communication-Efficient Vertical
 Federated Learning with Limited Overlapping Samples", ICCV 2023, section 4 (one-shot VFL).
 """
 

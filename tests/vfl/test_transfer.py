@@ -9,7 +9,14 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import vfl
-from vfl.errors import InvalidData, LeakageWarning, LocalProtocolError, PolicyRefused, SchemaMismatch, VFLError
+from vfl.errors import (
+    InvalidData,
+    LeakageWarning,
+    LocalProtocolError,
+    PolicyRefused,
+    SchemaMismatch,
+    VFLError,
+)
 from vfl.protocols.wire import OPT_IN, Leakage
 from vfl.representations import Encoder, default_components
 
@@ -136,7 +143,9 @@ def test_the_encoder_is_the_best_linear_autoencoder() -> None:
 
 def test_constant_and_impossible_columns() -> None:
     assert [default_components(columns) for columns in (1, 2, 4, 10)] == [1, 1, 3, 8]
-    assert np.isfinite(Encoder.fit(np.column_stack([HOST[:, 0], np.ones(ROWS)])).transform(np.ones((3, 2)))).all()
+    assert np.isfinite(
+        Encoder.fit(np.column_stack([HOST[:, 0], np.ones(ROWS)])).transform(np.ones((3, 2)))
+    ).all()
     with pytest.raises(InvalidData, match="cannot be made"):
         Encoder.fit(HOST, 7)
     with pytest.raises(InvalidData, match="constant"):

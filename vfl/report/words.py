@@ -52,8 +52,8 @@ _PLAIN = {
     ),
     Leakage.REPRESENTATION: (
         "Representations",
-        "A few numbers for each common row, made of the sender's columns and rounded. With some rows of known values the "
-        "recipient can work back to what most of the columns say.",
+        "A few numbers for each common row, made of the sender's columns and rounded. With some rows of known values "
+        "the recipient can work back to what most of the columns say.",
     ),
     Leakage.SCORE: (
         "Partial scores",
