@@ -28,7 +28,8 @@ LARGEST_COLUMNS = 10_000
 
 def first_weights(columns: int, width: int, seed: int) -> FloatArray:
     """Return a network's weights before training, shape (columns, width): normal, of variance 1 / columns."""
-    return np.random.default_rng(seed).normal(size=(columns, width)) / np.sqrt(columns)
+    weights: FloatArray = np.random.default_rng(seed).normal(size=(columns, width)) / np.sqrt(columns)
+    return weights
 
 
 def standard(values: FloatArray, mean: FloatArray, scale: FloatArray) -> FloatArray:

@@ -28,7 +28,7 @@ class Encoder:
     """The linear autoencoder of standardised columns, cut off at five standard deviations.
 
     The best linear reconstruction from k numbers is that by the first k principal axes (Baldi, Hornik, "Neural networks
-    and principal component analysis", Neural Networks 1989, section 3), so it is computed rather than trained.
+    and principal component analysis", Neural Networks 1989), so it is computed rather than trained.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class Encoder:
     @property
     def components(self) -> int:
         """Length of a representation."""
-        return self.axes.shape[1]
+        return int(self.axes.shape[1])
 
     def transform(self, values: FloatArray) -> FloatArray:
         """Return representations, shape (rows, components)."""

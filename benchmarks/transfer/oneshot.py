@@ -48,6 +48,7 @@ def transfer(tables: Tables, common: NDArray[np.int64], rest: NDArray[np.int64])
         model.fit(tables.guest[common], tables.y[common], **given)
         traffic = vfl.current().channel.bytes
         joint = model.joint_predict_proba(tables.guest[tables.test])
+        assert joint is not None
         alone = model.predict_proba(tables.guest[tables.test])
         return joint[:, 1], alone[:, 1], traffic["sent"] + traffic["received"]
 

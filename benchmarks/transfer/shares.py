@@ -51,7 +51,7 @@ def party(role: str, folder: Path, options: argparse.Namespace) -> None:
             seconds.append(time.monotonic() - start)
         sent = sum(session.channel.bytes.values()) - sum(before.values())
         scores = fitted.joint_predict_proba(guest[:n] if role == "guest" else host)
-    if role == "guest":
+    if scores is not None:
         result = {
             "seconds": (seconds[1] - seconds[0]) / options.iterations,
             "bytes": sent // (options.iterations + 1),

@@ -24,12 +24,11 @@ Leakage
 Each party learns the gradient of its own weights in every iteration, summed over the common rows (class `gradient`,
 which both configurations have to accept), the guest also the loss. A gradient has as many numbers as its network has
 weights. Over many iterations these are more numbers than there are common rows: what they tell about the other side's
-rows is not bounded here beyond what the paper says (its section 5: fewer equations than unknowns in each iteration).
-Scoring gives the guest the scores, and with k rows whose u^H it knew it could learn no more than those; the host learns
-the number of rows.
+rows is not bounded here beyond the paper's argument, that each iteration has fewer equations than unknowns. Scoring
+gives the guest the scores; the host learns the number of rows.
 
-Source: Liu, Kang, Xing, Chen, Yang, "A Secure Federated Transfer Learning Framework", arXiv 1812.03337, sections 4
-and 5.
+Source: Liu, Kang, Xing, Chen, Yang, "A Secure Federated Transfer Learning Framework",
+arXiv 1812.03337.
 """
 
 from collections.abc import Callable
@@ -129,7 +128,8 @@ def _decode(first: Share, second: Share, plan: Plan) -> FloatArray:
 def _total(share: Share) -> Share:
     """Return the share of the sum of numbers, (L, k) to (L,)."""
     primes = np.array(RING.primes, np.uint64)
-    return (share.sum(axis=1, dtype=np.uint64) % primes).astype(np.uint32)
+    total: Share = (share.sum(axis=1, dtype=np.uint64) % primes).astype(np.uint32)
+    return total
 
 
 async def guest(
@@ -214,7 +214,7 @@ async def host_scores(peer: Channel, u: FloatArray, classes: int, backend: MakeB
     """Give the guest the scores of rows with representations u, (rows, k)."""
     keys = backend(rng)
     await exchange_keys(peer, keys)
-    product = keys.forward(*u.shape, classes)
+    product = keys.forward(len(u), u.shape[1], classes)
     entries = np.rint(np.ldexp(u, SCORE_BITS)).astype(np.int32)
     _, kept = await exchange(peer, None, (product, keys.prepare(entries, 1 << SCORE_BITS).operand), rng)
     assert kept is not None  # noqa: S101  (it was asked for)

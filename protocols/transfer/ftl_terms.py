@@ -17,8 +17,8 @@ with s = 1 - u^2, T_jl = sum_i x_i s_ij u_il^H, S = sum_i u_i^H (u_i^H)^T and K_
 of the guest's rows. So each party encrypts k vectors of n + k numbers and multiplies by k matrices of n + k rows of its
 own. Parts that one party knows are added in the clear.
 
-Source: Liu, Kang, Xing, Chen, Yang, "A Secure Federated Transfer Learning Framework", arXiv 1812.03337, sections 3 and
-4 (there a k x k ciphertext for each row, and per-row gradients inside).
+Source: Liu, Kang, Xing, Chen, Yang, "A Secure Federated Transfer Learning Framework", arXiv 1812.03337
+(there a k x k ciphertext for each row, and per-row gradients inside).
 """
 
 import math

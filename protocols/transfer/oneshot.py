@@ -17,8 +17,8 @@ columns, the guest can solve for the host's columns in the span of the vectors, 
 nothing else. The host learns the number of rows; labels and everything made of them stay at the guest.
 
 Sources: Irureta, Imaz, Lojo, Fernandez-Marques, González, Perona, "Towards Active Participant Centric Vertical
-Federated Learning", arXiv 2410.17648, section 3 (one exchange, distillation); Sun, Xu et al., "Communication-Efficient Vertical
-Federated Learning with Limited Overlapping Samples", ICCV 2023, section 4 (one-shot VFL).
+Federated Learning", arXiv 2410.17648 (APC-VFL: representations learned locally, one exchange, distillation); Sun, Xu et
+al., "Communication-Efficient Vertical Federated Learning with Limited Overlapping Samples", ICCV 2023 (one-shot VFL).
 """
 
 from typing import Annotated
