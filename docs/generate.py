@@ -50,9 +50,10 @@ CALLS = {
     "payload": "in `vfl.intersection_sum`",
     "spine": "in `vfl.spine`",
     "vole": "in `vfl.align`",
+    "ftl": "in `vfl.FTLClassifier`",
 }
 TAG_BYTES = 16
-FIRST = ["session", "psi", "product", "glm", "inference", "gradient", "secagg", "ckks"]
+FIRST = ["session", "psi", "product", "glm", "inference", "gradient", "transfer", "secagg", "ckks"]
 
 
 def messages(protocol: str = "") -> list[type[Message]]:
@@ -321,6 +322,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "inference": of_protocol("inference"),
     "secagg": of_protocol("secagg"),
     "ckks": of_protocol("ckks"),
+    "transfer": of_protocol("transfer"),
     "configuration": configuration,
     "job": job_file,
     "parameters": parameters,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vfl.aggregation import secure_mean, secure_statistics, secure_sum
     from vfl.alignment import align, train_test_split
     from vfl.data import read_table
+    from vfl.ftl import FTLClassifier
     from vfl.identifiers import Key
     from vfl.linear import LinearRegression, LogisticRegression
     from vfl.membership import aggregate, join
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AlignedFiles",
     "ClientPrivacy",
+    "FTLClassifier",
     "GammaRegressor",
     "Key",
     "LinearRegression",
@@ -66,6 +68,7 @@ _HOMES = {
     "GammaRegressor": "tweedie",
     "AlignedFiles": "streaming",
     "ClientPrivacy": "privacy",
+    "FTLClassifier": "ftl",
     "Key": "identifiers",
     "LinearRegression": "linear",
     "LogisticRegression": "linear",

@@ -136,20 +136,12 @@ class FTLClassifier(BaseEstimator):  # type: ignore[misc]
                 "schema": session.commitment(tables.schema(X)),
             }
             if session.role is Role.HOST:
-                if y is not None or rest_y is not None:
-                    raise InvalidData(
-                        f"{session.name} is the host: labels belong to the guest; leave them out"
-                    )
+                self._no_labels(session, y, rest_y)
                 self._fit_host(session, self._inputs(features.values), own)
             else:
-                labels = all_labels(
-                    y,
-                    rest_y,
-                    (rows, len(every) - rows),
-                    session.name,
-                    least=1,
-                    most_classes=data.LARGEST_CLASSES,
-                )
+                counts = rows, len(every) - rows
+                most = data.LARGEST_CLASSES
+                labels = all_labels(y, rest_y, counts, session.name, least=1, most_classes=most)
                 self._fit_guest(session, self._inputs(every), labels, rows, own)
             session.checkpoint()
         return self
@@ -210,6 +202,11 @@ class FTLClassifier(BaseEstimator):  # type: ignore[misc]
             return _probabilities(scores)
 
     # --- each role's part
+
+    @staticmethod
+    def _no_labels(session: Session, y: Any, rest_y: Any) -> None:
+        if y is not None or rest_y is not None:
+            raise InvalidData(f"{session.name} is the host: labels belong to the guest; leave them out")
 
     def _fit_host(self, session: Session, inputs: FloatArray, own: dict[str, object]) -> None:
         said = session.call("FTLClassifier.fit", self._shared(len(inputs)), own)[0]

@@ -116,12 +116,12 @@ def train(labels: Any, accept: tuple[str, ...] = ("gradient",)) -> vfl.Simulatio
     model = {"width": 6, "max_iter": 25, "random_state": 3}
 
     def bank() -> Any:
-        fitted = FTLClassifier(**model)  # type: ignore[arg-type]
+        fitted = FTLClassifier(**model)
         fitted.fit(GUEST[:100], labels[:100], rest=GUEST[100:300], rest_y=labels[100:300])
         return fitted, fitted.joint_predict_proba(GUEST[300:])
 
     def shop() -> Any:
-        fitted = FTLClassifier(**model)  # type: ignore[arg-type]
+        fitted = FTLClassifier(**model)
         return fitted.fit(HOST[:100]).joint_predict_proba(HOST[300:])
 
     return vfl.simulate(accept_leakage=accept, bank=bank, shop=shop)
