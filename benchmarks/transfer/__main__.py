@@ -10,9 +10,11 @@ others, a random part F is common; the guest has its columns and labels of all o
 columns of all rows, which is what pooling would give) are boosted trees in the clear. `_spread` is the largest minus
 the smallest over K random overlaps.
 
-With --ftl, federated transfer learning runs in two processes over mutual TLS on generated data, twice: one iteration,
-then one more than asked for; the difference counts. `max_error` is the largest difference of a loss or a probability to
-the same training in the clear. The last line printed is one JSON object.
+With --ftl, federated transfer learning runs in two processes over mutual TLS on generated data, three times: one
+iteration to warm up, one again, then one more than asked for; the difference of the last two counts.
+`guest_processor_seconds` is what one party's processors worked in an iteration, which other work on the machine does not
+lengthen much. `max_error` is the largest difference of a loss or a probability to the same training in the clear. The
+last line printed is one JSON object.
 """
 
 import argparse
