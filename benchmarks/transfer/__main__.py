@@ -13,8 +13,8 @@ the smallest over K random overlaps.
 With --ftl, federated transfer learning runs in two processes over mutual TLS on generated data, three times: one
 iteration to warm up, one again, then one more than asked for; the difference of the last two counts.
 `guest_processor_seconds` is what one party's processors worked in an iteration, which other work on the machine does
-not lengthen much. `max_error` is the largest difference of a loss or a probability to the same training in the clear. The
-last line printed is one JSON object.
+not lengthen much. `max_error` is the largest difference of a loss or a probability to the same training in the clear.
+The last line printed is one JSON object.
 """
 
 import argparse
