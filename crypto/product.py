@@ -96,6 +96,8 @@ class Product(abc.ABC):
     def evaluate(self, received: FreshCiphertexts, operand: Any, rng: Rng) -> tuple[FreshCiphertexts, Share]:
         """Multiply by the operand; return the masked result to send and the evaluator's share.
 
+        On the lattice, a tuple of operands of matrices of one shape multiplies each vector by its own one.
+
         Raises
         ------
         InvalidCiphertext
@@ -232,7 +234,11 @@ class _Coefficients(Product):
     def evaluate(self, received: FreshCiphertexts, operand: Any, rng: Rng) -> tuple[FreshCiphertexts, Share]:
         peer, each = self._backend.peer, self._inputs
         vector = peer.accept(received, self._vectors * each)
-        results = [self._multiply(operand, vector[v * each : (v + 1) * each]) for v in range(self._vectors)]
+        matrices = operand if isinstance(operand, tuple) else (operand,) * self._vectors
+        results = [
+            self._multiply(matrix, vector[v * each : (v + 1) * each])
+            for v, matrix in zip(range(self._vectors), matrices, strict=True)
+        ]
         joined = type(vector).join(results) if len(results) > 1 else results[0]
         fresh, masks = peer.rerandomise(joined, self._positions, rng)
         return fresh, RING.negate(self._arrange(masks))

@@ -38,7 +38,7 @@ RECEIVERS = {
     Role.EITHER: "both",
 }
 SENDERS = {Role.EITHER: "both"}
-TELLING = (Leakage.INTERSECTION, Leakage.PAYLOAD, Leakage.SCORE, Leakage.GRADIENT)
+TELLING = (Leakage.INTERSECTION, Leakage.PAYLOAD, Leakage.REPRESENTATION, Leakage.SCORE, Leakage.GRADIENT)
 HORIZONTAL = (Role.AGGREGATOR, Role.CLIENT)  # not part of a session of two
 CALLS = {
     "cardinality": "in `vfl.intersection_size`",
@@ -50,9 +50,10 @@ CALLS = {
     "payload": "in `vfl.intersection_sum`",
     "spine": "in `vfl.spine`",
     "vole": "in `vfl.align`",
+    "ftl": "in `vfl.FTLClassifier`",
 }
 TAG_BYTES = 16
-FIRST = ["session", "psi", "product", "glm", "inference", "gradient", "secagg", "ckks"]
+FIRST = ["session", "psi", "product", "glm", "inference", "gradient", "transfer", "secagg", "ckks"]
 
 
 def messages(protocol: str = "") -> list[type[Message]]:
@@ -324,6 +325,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "inference": of_protocol("inference"),
     "secagg": of_protocol("secagg"),
     "ckks": of_protocol("ckks"),
+    "transfer": of_protocol("transfer"),
     "configuration": configuration,
     "job": job_file,
     "parameters": parameters,

@@ -62,13 +62,14 @@ class Leakage(enum.StrEnum):
     INTERSECTION = "intersection"  # which customers are common, or how many
     PAYLOAD = "payload"  # agreed columns of the common customers, as they are
     RESULT = "result"  # what the call was made for: the scores of the rows that are scored
+    REPRESENTATION = "representation"  # vectors made of a row's columns, one for each common row
     SCORE = "score"  # a party's part of each row's score
     GRADIENT = "gradient"  # a party's own gradient, as an aggregate over a batch
     AGGREGATE = "aggregate"  # sums over all rows, or over so many parties, that no part of them follows
     CONTROL = "control"  # continue, stop, done
 
 
-OPT_IN = frozenset({Leakage.PAYLOAD, Leakage.SCORE, Leakage.GRADIENT})
+OPT_IN = frozenset({Leakage.PAYLOAD, Leakage.REPRESENTATION, Leakage.SCORE, Leakage.GRADIENT})
 """Classes that both parties' configurations must name in ``accept_leakage``."""
 
 

@@ -33,7 +33,13 @@ class OpenBackend(Backend):
         return _Open((RING.limbs, columns, vectors), (RING.limbs, rows, vectors), RING, RING.forward)
 
     def backward(self, rows: int, columns: int, vectors: int) -> Product:
-        return _Open((RING.limbs, rows, vectors), (RING.limbs, columns, vectors), RING, RING.backward)
+        def multiply(operand: Any, received: Share) -> Share:
+            if not isinstance(operand, tuple):
+                return RING.backward(operand, received)
+            parts = [RING.backward(matrix, received[:, :, v : v + 1]) for v, matrix in enumerate(operand)]
+            return np.concatenate(parts, axis=2)
+
+        return _Open((RING.limbs, rows, vectors), (RING.limbs, columns, vectors), RING, multiply)
 
     def slotwise(self, terms: int, length: int, limbs: int = RING.limbs) -> Product:
         ring = Ring(RING.primes[:limbs])

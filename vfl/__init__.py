@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vfl.aggregation import secure_mean, secure_statistics, secure_sum
     from vfl.alignment import align, train_test_split
     from vfl.data import read_table
+    from vfl.ftl import FTLClassifier
     from vfl.horizontal.training import federate
     from vfl.identifiers import Key
     from vfl.linear import LinearRegression, LogisticRegression
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
     from vfl.session import Session, connect, current
     from vfl.simulation import Simulation, simulate
     from vfl.streaming import AlignedFiles, align_files
+    from vfl.transfer import TransferClassifier
     from vfl.tweedie import GammaRegressor, PoissonRegressor, TweedieRegressor
 
 __all__ = [
     "AlignedFiles",
     "ClientPrivacy",
+    "FTLClassifier",
     "GammaRegressor",
     "Key",
     "LinearRegression",
@@ -38,6 +41,7 @@ __all__ = [
     "Simulated",
     "Simulation",
     "Spine",
+    "TransferClassifier",
     "TweedieRegressor",
     "__version__",
     "aggregate",
@@ -66,6 +70,7 @@ _HOMES = {
     "GammaRegressor": "tweedie",
     "AlignedFiles": "streaming",
     "ClientPrivacy": "privacy",
+    "FTLClassifier": "ftl",
     "Key": "identifiers",
     "LinearRegression": "linear",
     "LogisticRegression": "linear",
@@ -73,6 +78,7 @@ _HOMES = {
     "Session": "session",
     "Simulated": "adapter",
     "Simulation": "simulation",
+    "TransferClassifier": "transfer",
     "TweedieRegressor": "tweedie",
     "Spine": "overlap",
     "aggregate": "membership",

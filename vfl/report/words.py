@@ -50,6 +50,11 @@ _PLAIN = {
         "Columns of common rows",
         "Values of the sender's columns for the rows that both have, as they are. The recipient asked for them.",
     ),
+    Leakage.REPRESENTATION: (
+        "Representations",
+        "A few numbers for each common row, made of the sender's columns and rounded. With some rows of known values "
+        "the recipient can work back to what most of the columns say.",
+    ),
     Leakage.SCORE: (
         "Partial scores",
         "One number for each common row: the sender's part of its score. Over many rounds such numbers tell the "

@@ -1,0 +1,1 @@
+"""Transfer over few common rows, against what each party could do without it."""

@@ -1,0 +1,1 @@
+"""Transfer learning over few common rows: one file for each protocol."""

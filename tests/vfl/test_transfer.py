@@ -1,0 +1,152 @@
+"""One-shot transfer: what it gains over its baselines, what crosses, what is refused."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+import vfl
+from vfl.errors import (
+    InvalidData,
+    LeakageWarning,
+    LocalProtocolError,
+    PolicyRefused,
+    SchemaMismatch,
+    VFLError,
+)
+from vfl.protocols.wire import OPT_IN, Leakage
+from vfl.representations import Encoder, default_components
+
+RNG = np.random.default_rng(11)
+ROWS, COMMON = 2_400, 150
+GUEST, HOST = RNG.normal(size=(ROWS, 4)), RNG.normal(size=(ROWS, 2)) @ RNG.normal(size=(2, 6))
+HOST += 0.3 * RNG.normal(size=HOST.shape)
+SCORE = GUEST @ [1.0, -0.7, 0.4, 0.0] + GUEST[:, 0] * GUEST[:, 1] + 0.6 * HOST[:, 0] - 0.6 * HOST[:, 1]
+LABELS = np.where(RNG.random(ROWS) < 1 / (1 + np.exp(-SCORE)), "bad", "good")
+IN, REST, TEST = slice(0, COMMON), slice(COMMON, 1_800), slice(1_800, ROWS)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LeakageWarning)
+        yield
+
+
+def train(accept: tuple[str, ...] = ("representation",), **host: Any) -> vfl.Simulation:
+    def bank() -> Any:
+        model = vfl.TransferClassifier()
+        model.fit(GUEST[IN], LABELS[IN], rest=GUEST[REST], rest_y=LABELS[REST])
+        return model, model.joint_predict_proba(GUEST[TEST])
+
+    def shop() -> Any:
+        model = vfl.TransferClassifier(**host).fit(HOST[IN], rest=HOST[REST])
+        assert model.joint_predict_proba(HOST[TEST]) is None
+        return model
+
+    return vfl.simulate(accept_leakage=accept, bank=bank, shop=shop)
+
+
+@pytest.fixture(scope="module")
+def trained() -> vfl.Simulation:
+    return train()
+
+
+def auc(positive: Any) -> float:
+    return float(roc_auc_score(LABELS[TEST] == "good", positive))
+
+
+def test_it_beats_both_baselines(trained: vfl.Simulation) -> None:
+    guest, joint = trained["bank"]
+    encoded = trained["shop"].encoder_.transform(HOST[TEST])
+    own = auc(guest.baselines_["guest"].predict_proba(GUEST[TEST])[:, 1])
+    overlap = auc(guest.baselines_["overlap"].predict_proba(np.hstack([GUEST[TEST], encoded]))[:, 1])
+    assert auc(joint[:, 1]) > max(own, overlap) + 0.01
+
+
+def test_the_guest_predicts_alone(trained: vfl.Simulation) -> None:
+    guest, _ = trained["bank"]
+    alone = guest.predict_proba(GUEST[TEST])
+    assert alone.shape == (ROWS - 1_800, 2)
+    assert auc(alone[:, 1]) > auc(guest.baselines_["guest"].predict_proba(GUEST[TEST])[:, 1]) - 0.01
+    assert set(guest.predict(GUEST[TEST])) == {"bad", "good"}
+    with pytest.raises(LocalProtocolError, match="only the guest"):
+        trained["shop"].predict_proba(HOST[TEST])
+
+
+def test_only_declared_representations_cross(trained: vfl.Simulation) -> None:
+    view = trained.view("bank")
+    assert [record.kind for record in view if record.leakage in OPT_IN] == ["transfer.representations"] * 2
+    assert not {record.leakage for record in trained.view("shop")} & (OPT_IN | {Leakage.RESULT})
+
+
+def test_both_have_to_accept() -> None:
+    with pytest.raises(PolicyRefused, match="representation"):
+        train(accept=())
+
+
+def test_as_many_components_as_columns_warn() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LeakageWarning)
+        with pytest.raises(LeakageWarning, match="all 6 columns"):
+            train(components=6)
+
+
+@pytest.mark.parametrize(
+    ("bank", "error", "match"),
+    [
+        ({"y": None}, InvalidData, "pass labels"),
+        ({"y": LABELS[IN], "rest": GUEST[REST]}, InvalidData, "rest_y"),
+        ({"y": np.r_[["bad"] * 145, ["good"] * 5]}, InvalidData, "fewer than 10 rows of a class"),
+        ({"y": LABELS[IN], "rest": GUEST[REST, :3], "rest_y": LABELS[REST]}, SchemaMismatch, "missing"),
+    ],
+)
+def test_bad_tables_are_refused(bank: dict[str, Any], error: type[VFLError], match: str) -> None:
+    with pytest.raises(error, match=match):
+        vfl.simulate(
+            accept_leakage=["representation"],
+            bank=lambda: vfl.TransferClassifier().fit(GUEST[IN], **bank),
+            shop=lambda: vfl.TransferClassifier().fit(HOST[IN]),
+        )
+
+
+def test_several_hosts() -> None:
+    def bank() -> Any:
+        model = vfl.TransferClassifier().fit(GUEST[IN], LABELS[IN])
+        return model.joint_predict_proba(GUEST[TEST])
+
+    def shop(columns: slice) -> Any:
+        model = vfl.TransferClassifier().fit(HOST[IN, columns], rest=HOST[REST, columns])
+        return model.joint_predict_proba(HOST[TEST, columns])
+
+    result = vfl.simulate(
+        accept_leakage=["representation"],
+        bank=bank,
+        shop=lambda: shop(slice(0, 3)),
+        club=lambda: shop(slice(3, 6)),
+    )
+    assert auc(result["bank"][:, 1]) > 0.6
+
+
+def test_the_encoder_is_the_best_linear_autoencoder() -> None:
+    encoder = Encoder.fit(HOST, 2)
+    encoded = encoder.transform(HOST)
+    standard = (encoder.limits.apply(HOST) - encoder.mean) / encoder.scale
+    left = standard - encoded @ np.linalg.lstsq(encoded, standard, rcond=None)[0]
+    sizes = np.linalg.svd(standard, compute_uv=False)
+    assert np.isclose((left**2).sum(), (sizes[2:] ** 2).sum())
+    assert np.isclose(encoded[:, 0].var(), 1)
+
+
+def test_constant_and_impossible_columns() -> None:
+    assert [default_components(columns) for columns in (1, 2, 4, 10)] == [1, 1, 3, 8]
+    assert np.isfinite(
+        Encoder.fit(np.column_stack([HOST[:, 0], np.ones(ROWS)])).transform(np.ones((3, 2)))
+    ).all()
+    with pytest.raises(InvalidData, match="cannot be made"):
+        Encoder.fit(HOST, 7)
+    with pytest.raises(InvalidData, match="constant"):
+        Encoder.fit(np.ones((5, 2)))

@@ -1,0 +1,76 @@
+"""Tables of a party whose rows are only in part common ones: what both transfer estimators check."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vfl import data
+from vfl.errors import InvalidData, SchemaMismatch
+
+__all__ = ["all_labels", "all_rows", "known_columns"]
+
+FloatArray = NDArray[np.float64]
+
+
+def known_columns(table: Any, expected: tuple[str, ...], party: str) -> FloatArray:
+    """Return the values of a table that has the expected columns in their order.
+
+    Raises
+    ------
+    SchemaMismatch, InvalidData, MissingValues
+    """
+    features = data.features(table, party, minimum_rows=1)
+    if features.names != expected:
+        missing, extra = (
+            sorted(a - b)
+            for a, b in ((set(expected), set(features.names)), (set(features.names), set(expected)))
+        )
+        raise SchemaMismatch(
+            f"{party}: expected {len(expected)} columns in a fixed order; missing: {', '.join(missing) or 'none'}; "
+            f"unexpected: {', '.join(extra) or 'none'}"
+        )
+    return features.values
+
+
+def all_rows(common: data.FeatureMatrix, rest: Any, party: str) -> FloatArray:
+    """Return the common rows and, below, the party's other ones."""
+    if rest is None:
+        return common.values
+    return np.vstack([common.values, known_columns(rest, common.names, party)])
+
+
+def all_labels(
+    y: Any, rest_y: Any, rows: tuple[int, int], party: str, *, least: int, most_classes: int = 2
+) -> data.Labels:
+    """Return all labels of a guest, those of common rows first.
+
+    Parameters
+    ----------
+    y, rest_y : array-like, or None
+        Labels of the common rows and of the others.
+    rows : tuple of int
+        How many there are of each.
+    party : str
+    least : int
+        Common rows of each class at least.
+    most_classes : int
+
+    Raises
+    ------
+    InvalidData, MissingValues
+    """
+    if y is None or (rest_y is None) != (rows[1] == 0):
+        raise InvalidData(f"{party} is the guest: pass labels as y, and those of rest as rest_y")
+    common = data.labels(y, party, rows=rows[0], most_classes=most_classes)
+    if np.bincount(common.encoded.astype(np.int64)).min() < least:
+        raise InvalidData(
+            f"{party}: the common rows have fewer than {least} rows of a class: too few to learn from"
+        )
+    if rest_y is None:
+        return common
+    both = data.labels(np.concatenate([np.asarray(y), np.asarray(rest_y)]), party, rows=sum(rows),
+                       most_classes=most_classes)  # fmt: skip
+    if len(both.classes) != len(common.classes):
+        raise InvalidData(f"{party}: a class of the other rows has no common row: leave its rows out")
+    return both
