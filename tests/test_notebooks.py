@@ -85,7 +85,7 @@ def test_the_attack_is_shown_and_warned_of(executed: tuple[str, nbformat.Noteboo
     )
     shares = re.findall(r"(\d+) epochs, \d+ host columns: (\d+)% of the values right; warned: (\w+)", printed)
     assert [(epochs, warned) for epochs, _, warned in shares] == [("8", "False"), ("16", "True")]
-    assert int(shares[1][1]) >= 95 > int(shares[0][1])
+    assert int(shares[1][1]) >= 90 > int(shares[0][1])
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
