@@ -45,6 +45,7 @@ __all__ = [
 ]
 
 TAG_BYTES = 16
+_ANY = 1 << 31  # bytes: what is read only to reach what stands behind it
 MessageT = TypeVar("MessageT", bound=Message)
 T = TypeVar("T")
 
@@ -177,9 +178,23 @@ class Channel(abc.ABC):
         try:
             self._put(frame)
         except ChannelClosed:
-            with contextlib.suppress(ChannelError, MalformedMessage, UnexpectedMessage):
-                await self.recv(Abort)  # the peer's last words, if it had any, say more
+            await self._last_words()
             raise
+
+    async def _last_words(self) -> None:
+        """Raise PeerAborted if the peer said why it goes, behind messages that nobody will read any more."""
+        with contextlib.suppress(ChannelError, MalformedMessage):
+            while True:
+                frame = await self._get(_ANY, Abort.declaration.name)
+                tag, body = frame[:TAG_BYTES], frame[TAG_BYTES:]
+                if tag != self._hashes["received"].digest()[:TAG_BYTES]:
+                    return
+                if type_name(body) == Abort.declaration.name:
+                    reason = decode(Abort, body, {}).reason
+                    raise PeerAborted(
+                        f"{self.peer.name} stopped with {reason} while {self.me.name} was sending"
+                    )
+                self._hashes["received"].update(hashlib.sha256(frame).digest())
 
     async def recv(self, kind: type[MessageT], **dims: int) -> MessageT:
         """Wait for the next message, which must be a `kind` with the given dimensions.
@@ -211,8 +226,9 @@ class Channel(abc.ABC):
         except MalformedMessage as error:
             raise MalformedMessage(f"{self.peer.name}: {error}") from None
         if abort is not None:
-            doing = "was sending" if kind is Abort else f"waited for {name}"
-            raise PeerAborted(f"{self.peer.name} stopped with {abort.reason} while {self.me.name} {doing}")
+            raise PeerAborted(
+                f"{self.peer.name} stopped with {abort.reason} while {self.me.name} waited for {name}"
+            )
         if message is None:
             raise UnexpectedMessage(f"{self.me.name} waits for {name}, {self.peer.name} sent {actual}")
         self._note("received", message, frame)

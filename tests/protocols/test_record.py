@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.channels import Blob, Scores, make_pair
-from vfl.errors import LocalProtocolError
+from vfl.errors import ConfigError, LocalProtocolError, PeerAborted
 from vfl.protocols.channel import Channel
 from vfl.protocols.record import RecordingChannel, Tally, Total, Transcript
 from vfl.protocols.wire import Leakage, encode
@@ -137,3 +137,17 @@ def test_what_was_refused_is_not_recorded_as_received() -> None:
     pair.run(sender(), receiver())
     assert transcript.view("retailer") == []
     assert [record.kind for record in transcript.view("bank")] == ["abort"]
+
+
+def test_why_the_peer_went_is_found_behind_messages_that_were_not_read() -> None:
+    pair = make_pair("memory")
+
+    async def leaves(channel: Channel) -> None:
+        await channel.send(BLOB)
+        channel.abort(ConfigError("of no concern to the peer"))
+
+    async def sends(channel: Channel) -> None:
+        with pytest.raises(PeerAborted, match="bank stopped with ConfigError while retailer was sending"):
+            await channel.send(SCORES)
+
+    pair.run(leaves(pair.guest), sends(pair.host))
