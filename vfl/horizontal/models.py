@@ -1,4 +1,4 @@
-"""Models as functions of a flat vector; adapters for scikit-learn's linear models and networks, and for PyTorch.
+"""Models as functions of a flat vector; adapters for scikit-learn's linear models and networks.
 
     model = adapted(MLPClassifier(hidden_layer_sizes=(32,)), features=64, classes=range(10))
     vector = model.initial(seed=0)
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vfl.errors import ConfigError, InvalidData
 from vfl.horizontal.vectors import Matrix, Vector, flatten, generator, unflatten
 
-__all__ = ["Model", "Network", "TorchModel", "adapted"]
+__all__ = ["Model", "Network", "adapted"]
 
 
 class Model(Protocol):
@@ -254,70 +254,3 @@ def adapted(estimator: Any, features: int, classes: Iterable[Any] | None = None)
     hidden = np.atleast_1d(getattr(estimator, "hidden_layer_sizes", ())).astype(int).tolist()
     layers = (features, *hidden, 1 if labels is None else len(labels))
     return Network(layers, labels, getattr(estimator, "activation", "relu"), template=estimator)
-
-
-class TorchModel:
-    """A PyTorch module as a model; only its parameters are shared, in their order.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Its output for a batch are logits.
-    classes : iterable
-        Labels in the order of the outputs.
-
-    Raises
-    ------
-    ConfigError
-        If PyTorch is not installed, or the module has buffers, as batch normalisation has: they are no parameters and
-        would be lost.
-    """
-
-    def __init__(self, module: Any, classes: Iterable[Any]) -> None:
-        import importlib
-
-        try:
-            self._torch = importlib.import_module("torch")
-        except ImportError:
-            raise ConfigError("this takes PyTorch: pip install torch") from None
-        if any(True for _ in module.buffers()):
-            raise ConfigError("the module has buffers; replace batch normalisation by group normalisation")
-        self._module, self._classes = module, np.array(list(classes))
-        self._order = np.argsort(self._classes)
-        self.size = sum(int(p.numel()) for p in module.parameters())
-
-    def initial(self, seed: int) -> Vector:
-        """Return the module's parameters as they are; the seed is not used."""
-        return flatten([p.detach().cpu().numpy() for p in self._module.parameters()])
-
-    def _outputs(self, vector: Vector, X: Matrix) -> Any:
-        parameters = list(self._module.parameters())
-        arrays = unflatten(vector, [tuple(p.shape) for p in parameters])
-        with self._torch.no_grad():
-            for parameter, array in zip(parameters, arrays, strict=True):
-                parameter.copy_(self._torch.from_numpy(np.ascontiguousarray(array)))
-        kind = parameters[0].dtype
-        return self._module(self._torch.from_numpy(np.ascontiguousarray(X)).to(kind))
-
-    def _index(self, y: NDArray[Any]) -> Any:
-        return self._torch.from_numpy(self._order[np.searchsorted(self._classes[self._order], y)])
-
-    def _loss(self, vector: Vector, X: Matrix, y: NDArray[Any]) -> Any:
-        return self._torch.nn.functional.cross_entropy(self._outputs(vector, X), self._index(y))
-
-    def loss(self, vector: Vector, X: Matrix, y: NDArray[Any]) -> float:
-        """Return the mean cross-entropy."""
-        return float(self._loss(vector, X, y))
-
-    def gradient(self, vector: Vector, X: Matrix, y: NDArray[Any]) -> Vector:
-        """Return the gradient of :meth:`loss`."""
-        loss = self._loss(vector, X, y)
-        return flatten([g.numpy() for g in self._torch.autograd.grad(loss, list(self._module.parameters()))])
-
-    def scores(self, vector: Vector, X: Matrix) -> Matrix:
-        """Return logits, shape (rows, classes)."""
-        return np.asarray(self._outputs(vector, X).detach().numpy(), dtype=np.float64)
-
-    def accuracy(self, vector: Vector, X: Matrix, y: NDArray[Any]) -> float:
-        """Return the part of rows classified right."""
-        return float((self._classes[self.scores(vector, X).argmax(axis=1)] == y).mean())
