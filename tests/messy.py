@@ -58,8 +58,8 @@ def pairs(left: Any, right: Any, first: str, second: str) -> list[tuple[int, int
 
 
 def shared_data(folder: str) -> Path:
-    """The folder of test data beside the checkout, which VFL_TEST_DATA names; skips without it."""
-    root = os.environ.get("VFL_TEST_DATA")
+    """The folder of test data beside the checkout, which VFL_DATA names; skips without it."""
+    root = os.environ.get("VFL_DATA")
     if root is None or not (Path(root) / folder).is_dir():
-        pytest.skip(f"VFL_TEST_DATA names no folder with {folder}")
+        pytest.skip(f"VFL_DATA names no folder with {folder}")
     return Path(root) / folder
