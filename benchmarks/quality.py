@@ -12,12 +12,10 @@ import argparse
 import hashlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +26,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import vfl
+from benchmarks.parties import LEAKAGE, PARTIES, configure
 from vfl import metrics
-from vfl.crypto.signatures import IdentityKey, self_signed_certificate
 from vfl.datasets import german_credit
 from vfl.identifiers import prepare_ids
-
-PARTIES = {"guest": "host", "host": "guest"}
 
 
 def held_out(ids: list[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -96,26 +92,6 @@ def write_german_credit(folder: Path) -> Path:
     return folder
 
 
-def configure(folder: Path, options: argparse.Namespace) -> None:
-    """Write keys, certificates and configurations of both parties."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    accepted = '["score", "gradient"]' if options.security == "exchange" else "[]"
-    for role, peer in PARTIES.items():
-        key = IdentityKey.generate()
-        path = folder / f"{role}.key"
-        path.touch(mode=0o600)
-        path.write_bytes(key.to_pem())
-        (folder / f"{role}.pem").write_bytes(self_signed_certificate(key, role, now=datetime.now(UTC)))
-        way = "listen" if role == "guest" else "connect"
-        (folder / f"{role}.toml").write_text(
-            f'[party]\nname = "{role}"\nrole = "{role}"\nkey = "{role}.key"\ncertificate = "{role}.pem"\n'
-            f'[peer]\nname = "{peer}"\ncertificate = "{peer}.pem"\n{way} = "{address}"\n'
-            f'[policy]\naccept_leakage = {accepted}\ncolumns = ["*"]\n'
-            f'[run]\noutput = "runs-{role}"\nverbose = {int(options.verbose)}\n'
-        )
-
-
 def references(options: argparse.Namespace) -> dict[str, float]:
     """Train scikit-learn on the guest's columns and on pooled columns, over the same rows."""
     guest, host = (read(options.data / f"{role}.csv", options.id) for role in PARTIES)
@@ -156,7 +132,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        configure(folder, options)
+        configure(folder, leakage=LEAKAGE[options.security], verbose=int(options.verbose))
         if options.data is None:
             options.data = write_german_credit(folder)
         arguments = [*sys.argv[1:], "--data", str(options.data), "--folder", name, "--role"]

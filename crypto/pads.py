@@ -9,18 +9,15 @@ Sources: RFC 7748 (X25519), RFC 5869 (HKDF), RFC 8439 (ChaCha20).
 
 from typing import final
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from vfl.crypto.agreement import KEY_BYTES, KeyPair, derive
 from vfl.crypto.rng import Rng
 from vfl.errors import InvalidKey
 
 __all__ = ["KEY_BYTES", "PadKey", "Pads"]
 
-KEY_BYTES = 32
-_CONTEXT = b"vfl pads, version 1"
+_PURPOSE = "vfl pads, version 1"
 
 
 @final
@@ -52,8 +49,8 @@ class PadKey:
     """
 
     def __init__(self, rng: Rng) -> None:
-        self._private = X25519PrivateKey.from_private_bytes(rng.bytes(KEY_BYTES))
-        self.public_bytes = self._private.public_key().public_bytes_raw()
+        self._pair = KeyPair.generate(rng)
+        self.public_bytes = self._pair.public
 
     def agree(self, public: bytes) -> Pads:
         """Return the pads shared with the holder of another key.
@@ -65,9 +62,4 @@ class PadKey:
         """
         if public == self.public_bytes:
             raise InvalidKey("the other party's key for pads is this party's own")
-        try:
-            secret = self._private.exchange(X25519PublicKey.from_public_bytes(public))
-        except ValueError:
-            raise InvalidKey("the other party's key for pads is not a valid X25519 key") from None
-        both = b"".join(sorted((public, self.public_bytes)))
-        return Pads(HKDF(SHA256(), KEY_BYTES, None, _CONTEXT + both).derive(secret))
+        return Pads(derive(self._pair.agree(public), _PURPOSE, *sorted((public, self.public_bytes))))

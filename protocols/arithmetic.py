@@ -166,7 +166,7 @@ class Arithmetic:
         turns = self._turns(scores, last, score_bits) + carried
         curve = await self.sine(turns, last.amplitude * unit)
         line = RING.scale(scores, round(chain.linear * unit / 2**score_bits))
-        constant = RING.integers([round(chain.constant * unit)] * scores.shape[1])
+        constant = RING.integers(np.full(scores.shape[1], round(chain.constant * unit)))
         whole = RING.add(RING.add(curve, line), self.constant(constant))
         return self.truncate(whole, chain.guard_bits)
 

@@ -1,15 +1,13 @@
 """The notebook on encrypted arithmetic runs from top to bottom, and its products and attacks are what it says."""
 
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.notebooks import ROOT, complaints, execute, printed, read
+
 NOTEBOOK = ROOT / "notebooks" / "02_encrypted_arithmetic.ipynb"
 
 # Runs after the notebook's own cells and prints what the assertions need.
@@ -23,35 +21,19 @@ FIGURES = """{
 }"""
 
 
-def read() -> nbformat.NotebookNode:
-    notebook: nbformat.NotebookNode = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
-    return notebook
-
-
 @pytest.fixture(scope="module")
 def executed() -> nbformat.NotebookNode:
-    """The notebook after a run of its own kernel, with one more cell."""
-    notebook = read()
-    first = "import warnings as w; w.simplefilter('error')"
-    last = f"import json; print(json.dumps({FIGURES}))"
-    for place, source in ((0, first), (len(notebook.cells) + 1, last)):
-        notebook.cells.insert(place, nbformat.v4.new_code_cell(source))  # type: ignore[no-untyped-call]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-        NotebookClient(notebook, timeout=120, kernel_name="python3").execute(cwd=str(NOTEBOOK.parent))
-    return notebook
+    return execute(NOTEBOOK, FIGURES)
 
 
 @pytest.fixture(scope="module")
 def figures(executed: nbformat.NotebookNode) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(executed.cells[-1].outputs[0].text)
+    found: dict[str, Any] = printed(executed)
     return found
 
 
 def test_no_cell_of_the_encrypted_arithmetic_complains(executed: nbformat.NotebookNode) -> None:
-    outputs = [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert [output.text for output in outputs if output.get("name") == "stderr"] == []
+    assert complaints(executed) == []
 
 
 def test_products_are_exact_or_within_the_agreed_precision(figures: dict[str, Any]) -> None:
@@ -79,7 +61,7 @@ def test_a_right_guess_is_confirmed_only_without_the_encryption_of_zero(figures:
 
 
 def test_the_arithmetic_notebook_is_committed_with_outputs() -> None:
-    cells = [cell for cell in read().cells if cell.cell_type == "code"]
+    cells = [cell for cell in read(NOTEBOOK).cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in cells), "run the notebook and save it"
     kinds = [kind for cell in cells for output in cell.outputs for kind in output.get("data", {})]
     assert kinds.count("image/png") >= 3

@@ -2,14 +2,13 @@
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.notebooks import ROOT, complaints, execute, printed, read
+
 NOTEBOOK = ROOT / "notebooks" / "04_finding_common_customers.ipynb"
 
 # Runs after the notebook's own cells and prints what the assertions need.
@@ -25,35 +24,19 @@ FIGURES = """{
 }"""
 
 
-def read() -> nbformat.NotebookNode:
-    notebook: nbformat.NotebookNode = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
-    return notebook
-
-
 @pytest.fixture(scope="module")
 def executed() -> nbformat.NotebookNode:
-    """The notebook after a run of its own kernel, with one more cell."""
-    notebook = read()
-    first = "import warnings as w; w.simplefilter('error')"
-    last = f"import json; print(json.dumps({FIGURES}))"
-    for place, source in ((0, first), (len(notebook.cells) + 1, last)):
-        notebook.cells.insert(place, nbformat.v4.new_code_cell(source))  # type: ignore[no-untyped-call]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-        NotebookClient(notebook, timeout=120, kernel_name="python3").execute(cwd=str(NOTEBOOK.parent))
-    return notebook
+    return execute(NOTEBOOK, FIGURES)
 
 
 @pytest.fixture(scope="module")
 def figures(executed: nbformat.NotebookNode) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(executed.cells[-1].outputs[0].text)
+    found: dict[str, Any] = printed(executed)
     return found
 
 
 def test_no_cell_of_the_common_customers_complains(executed: nbformat.NotebookNode) -> None:
-    outputs = [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert [output.text for output in outputs if output.get("name") == "stderr"] == []
+    assert complaints(executed) == []
 
 
 def test_every_call_finds_what_the_pooled_tables_have(figures: dict[str, Any]) -> None:
@@ -80,7 +63,7 @@ def test_each_attack_works_without_its_guard_and_is_refused_with_it(figures: dic
 
 
 def test_the_stored_outputs_are_of_a_whole_run_in_order() -> None:
-    cells = [cell for cell in read().cells if cell.cell_type == "code"]
+    cells = [cell for cell in read(NOTEBOOK).cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     text = json.dumps(cells)
     assert not re.search(r"/(home|root|tmp)/", text)

@@ -1,14 +1,11 @@
 """The notebook on secure aggregation runs from top to bottom, and shows what it says it shows."""
 
-import json
-from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.notebooks import ROOT, complaints, execute, printed
+
 NOTEBOOK = ROOT / "notebooks" / "06_secure_aggregation.ipynb"
 
 # Runs after the notebook's own cells and prints what the assertions need.
@@ -29,18 +26,9 @@ FIGURES = """{
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Any]:
     """What the notebook's own kernel has computed, without a warning."""
-    notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
-    first = "import warnings as w; w.simplefilter('error')"
-    last = f"import json; print(json.dumps({FIGURES}))"
-    for place, source in ((0, first), (len(notebook.cells) + 1, last)):
-        notebook.cells.insert(place, nbformat.v4.new_code_cell(source))  # type: ignore[no-untyped-call]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-        NotebookClient(notebook, timeout=120, kernel_name="python3").execute(cwd=str(NOTEBOOK.parent))
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert [output.text for output in outputs if output.get("name") == "stderr"] == []
-    found: dict[str, Any] = json.loads(notebook.cells[-1].outputs[0].text)
+    notebook = execute(NOTEBOOK, FIGURES)
+    assert complaints(notebook) == []
+    found: dict[str, Any] = printed(notebook)
     return found
 
 

@@ -1,15 +1,14 @@
 """The notebooks run from top to bottom, without a warning, and show what they say they show."""
 
-import json
 import re
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.notebooks import ROOT, complaints, execute, printed, read
+
 ALL = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # Runs after a notebook's own cells and prints what the assertions need.
@@ -23,25 +22,11 @@ FIGURES = {
 NOTEBOOKS = [path for path in ALL if path.stem in FIGURES]  # the other has tests of its own
 
 
-def read(path: Path) -> nbformat.NotebookNode:
-    notebook: nbformat.NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
-    return notebook
-
-
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
 def executed(request: pytest.FixtureRequest) -> tuple[str, nbformat.NotebookNode]:
     """A notebook after a run of its own kernel, with one more cell."""
     path: Path = request.param
-    notebook = read(path)
-    first = "import warnings as w; w.simplefilter('error')"
-    last = f"import json; print(json.dumps({FIGURES[path.stem]}))"
-    for place, source in ((0, first), (len(notebook.cells) + 1, last)):
-        notebook.cells.insert(place, nbformat.v4.new_code_cell(source))  # type: ignore[no-untyped-call]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-        client = NotebookClient(notebook, timeout=60, kernel_name="python3")
-        client.execute(cwd=str(path.parent))
+    notebook = execute(path, FIGURES[path.stem], timeout=60)
     return path.stem, notebook
 
 
@@ -54,13 +39,12 @@ def only(stem: str) -> pytest.MarkDecorator:
 
 def test_no_cell_complains(executed: tuple[str, nbformat.NotebookNode]) -> None:
     _, notebook = executed
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert [output.text for output in outputs if output.get("name") == "stderr"] == []
+    assert complaints(notebook) == []
 
 
 def test_the_joint_model_gains(executed: tuple[str, nbformat.NotebookNode]) -> None:
     _, notebook = executed
-    auc = json.loads(notebook.cells[-1].outputs[0].text)
+    auc = printed(notebook)
     assert auc["joint"] > auc["guest only"] + 0.02
     assert abs(auc["joint"] - auc["pooled"]) < 0.005
 
@@ -68,7 +52,7 @@ def test_the_joint_model_gains(executed: tuple[str, nbformat.NotebookNode]) -> N
 @only("03_credit_scorecard_glm")
 def test_the_weights_are_those_of_pooled_data(executed: tuple[str, nbformat.NotebookNode]) -> None:
     _, notebook = executed
-    found = json.loads(notebook.cells[-1].outputs[0].text)
+    found = printed(notebook)
     assert found["distance"] < 0.01
     assert found["counts"] < 0.005
 

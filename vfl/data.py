@@ -14,7 +14,7 @@ import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 
-from vfl.errors import InvalidData, MissingValues
+from vfl.errors import InvalidData, MissingValues, SchemaMismatch
 from vfl.tables import (
     Table,
     as_frame,
@@ -43,6 +43,7 @@ __all__ = [
     "number_of_rows",
     "offsets",
     "read_table",
+    "same_columns",
     "schema",
     "take_columns",
     "take_rows",
@@ -354,3 +355,19 @@ def _nulls(values: NDArray[Any]) -> NDArray[np.bool_]:
     elif values.dtype.kind in "fc":
         missing |= np.isnan(np.ma.getdata(values))
     return missing
+
+
+def same_columns(have: tuple[str, ...], expected: tuple[str, ...], party: str) -> None:
+    """Check that a table has the columns of the training in their order.
+
+    Raises
+    ------
+    SchemaMismatch
+    """
+    if have != expected:
+        missing, extra = sorted(set(expected) - set(have)), sorted(set(have) - set(expected))
+        raise SchemaMismatch(
+            f"{party}: the training has {len(expected)} columns in a fixed order; "
+            f"missing: {', '.join(missing) or 'none'}; "
+            f"unexpected: {', '.join(extra) or 'none'}; select the training columns in the same order"
+        )

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfl import data
-from vfl.errors import InvalidData, SchemaMismatch
+from vfl.errors import InvalidData
 
-__all__ = ["all_labels", "all_rows", "known_columns"]
+__all__ = ["all_labels", "all_rows", "known_columns", "no_labels"]
 
 FloatArray = NDArray[np.float64]
 
@@ -21,16 +21,19 @@ def known_columns(table: Any, expected: tuple[str, ...], party: str) -> FloatArr
     SchemaMismatch, InvalidData, MissingValues
     """
     features = data.features(table, party, minimum_rows=1)
-    if features.names != expected:
-        missing, extra = (
-            sorted(a - b)
-            for a, b in ((set(expected), set(features.names)), (set(features.names), set(expected)))
-        )
-        raise SchemaMismatch(
-            f"{party}: expected {len(expected)} columns in a fixed order; missing: {', '.join(missing) or 'none'}; "
-            f"unexpected: {', '.join(extra) or 'none'}"
-        )
+    data.same_columns(features.names, expected, party)
     return features.values
+
+
+def no_labels(party: str, *given: Any) -> None:
+    """Refuse labels of a host.
+
+    Raises
+    ------
+    InvalidData
+    """
+    if any(labels is not None for labels in given):
+        raise InvalidData(f"{party} is the host: labels belong to the guest; leave them out")
 
 
 def all_rows(common: data.FeatureMatrix, rest: Any, party: str) -> FloatArray:

@@ -11,10 +11,10 @@ from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from vfl import data, tables
+from vfl import data, model, tables
 from vfl.crypto.product import LatticeBackend
-from vfl.errors import InvalidData, MalformedMessage, SchemaMismatch
-from vfl.fewrows import all_labels, all_rows, known_columns
+from vfl.errors import MalformedMessage
+from vfl.fewrows import all_labels, all_rows, known_columns, no_labels
 from vfl.protocols.transfer import ftl
 from vfl.protocols.transfer.ftl_terms import LARGEST_INPUT, Guest, Host, Plan
 from vfl.protocols.wire import Leakage, Role
@@ -136,7 +136,7 @@ class FTLClassifier(BaseEstimator):  # type: ignore[misc]
                 "schema": session.commitment(tables.schema(X)),
             }
             if session.role is Role.HOST:
-                self._no_labels(session, y, rest_y)
+                no_labels(session.name, y, rest_y)
                 self._fit_host(session, self._inputs(features.values), own)
             else:
                 counts = rows, len(every) - rows
@@ -180,11 +180,7 @@ class FTLClassifier(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "weights_")
         session = current()
         with session.joint():
-            if session.role.value != self.role_:
-                raise SchemaMismatch(
-                    f"this half of the model was trained by the {self.role_}, {session.name} is the {session.role}"
-                )
-            values = known_columns(X, tuple(self.feature_names_in_), session.name)
+            values = model.scored(self, session, X)
             session.call(
                 "FTLClassifier.joint_predict_proba", {"rows": len(values), "model": self.model_id_}, {}
             )
@@ -202,11 +198,6 @@ class FTLClassifier(BaseEstimator):  # type: ignore[misc]
             return _probabilities(scores)
 
     # --- each role's part
-
-    @staticmethod
-    def _no_labels(session: Session, y: Any, rest_y: Any) -> None:
-        if y is not None or rest_y is not None:
-            raise InvalidData(f"{session.name} is the host: labels belong to the guest; leave them out")
 
     def _fit_host(self, session: Session, inputs: FloatArray, own: dict[str, object]) -> None:
         said = session.call("FTLClassifier.fit", self._shared(len(inputs)), own)[0]

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from vfl import data, exchange, model, strict, tables
 from vfl.blocks import Block, Limits
-from vfl.errors import InvalidData, MalformedMessage, SchemaMismatch
+from vfl.errors import InvalidData, MalformedMessage
 from vfl.families import Family, Target
 from vfl.inference import Summary
 from vfl.protocols import score
@@ -312,16 +312,10 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "coef_")
         session = current()
         with session.joint():
-            if session.role.value != self.role_:
-                raise SchemaMismatch(
-                    f"this half of the model was trained by the {self.role_}, {session.name} is the {session.role}"
-                )
-            features = data.features(X, session.name, minimum_rows=1)
-            session.require_columns(features.names)
-            _same_columns(features.names, tuple(self.feature_names_in_), session.name)
-            session.call(operation, {"model": self.model_id_, "rows": len(features.values)}, {})
+            values = model.scored(self, session, X)
+            session.call(operation, {"model": self.model_id_, "rows": len(values)}, {})
             scale, shift = self._units()
-            own = self.limits_.apply(features.values) @ np.atleast_2d(self.coef_).T + self.intercept_
+            own = self.limits_.apply(values) @ np.atleast_2d(self.coef_).T + self.intercept_
             own = (own - shift) / scale
             joint: FloatArray | None = None
             with session.phases.phase("score"):
@@ -383,13 +377,3 @@ def _stated(own: Mapping[str, str], name: str, high: int, party: str) -> int:
     if not text.isascii() or not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= high:
         raise MalformedMessage(f"{party} did not state a plausible number of {name}")
     return int(text)
-
-
-def _same_columns(have: tuple[str, ...], expected: tuple[str, ...], party: str) -> None:
-    if have != expected:
-        missing, extra = sorted(set(expected) - set(have)), sorted(set(have) - set(expected))
-        raise SchemaMismatch(
-            f"{party}: the model was trained on {len(expected)} columns in a fixed order; "
-            f"missing: {', '.join(missing) or 'none'}; "
-            f"unexpected: {', '.join(extra) or 'none'}; select the training columns in the same order"
-        )

@@ -12,11 +12,16 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
+from vfl import data
 from vfl.blocks import Limits
 from vfl.errors import ConfigError, SchemaMismatch
+from vfl.session import Session
 
-__all__ = ["load", "save"]
+__all__ = ["load", "save", "scored"]
+
+FloatArray = NDArray[np.float64]
 
 FORMAT = 1
 
@@ -38,6 +43,27 @@ class _Half(
     classes: list[bool | int | float | str] | None = None
     target_mean: float | None = None
     target_scale: float | None = None
+
+
+def scored(model: Any, session: Session, table: Any) -> FloatArray:
+    """Return the values of a table that a party's half is about to score.
+
+    Raises
+    ------
+    SchemaMismatch
+        If the half belongs to the other role, or the columns are not those of the training in their order.
+    PolicyRefused
+        If the configuration does not allow the columns.
+    InvalidData, MissingValues
+    """
+    if session.role.value != model.role_:
+        raise SchemaMismatch(
+            f"this half of the model was trained by the {model.role_}, {session.name} is the {session.role}"
+        )
+    features = data.features(table, session.name, minimum_rows=1)
+    session.require_columns(features.names)
+    data.same_columns(features.names, tuple(model.feature_names_in_), session.name)
+    return features.values
 
 
 def save(model: Any, path: str | os.PathLike[str]) -> None:

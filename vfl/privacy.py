@@ -61,8 +61,8 @@ class ClientPrivacy:
 
     def events(self) -> tuple[Any, Any]:
         """Return two of dp-accounting's events, each of which covers all sums so far."""
-        accounting = _accounting()
-        first, second = (accounting.ZCDpEvent(rho, xi) for rho, xi in self._costs)
+        package = accounting()
+        first, second = (package.ZCDpEvent(rho, xi) for rho, xi in self._costs)
         return first, second
 
     @property
@@ -101,7 +101,7 @@ def calibrated(
     def cost(noise: float) -> float:
         tried = ClientPrivacy(clip, noise, delta)
         costs = tried.encoding(policy, dimension).costs(sums)
-        return min(_epsilon(_accounting().ZCDpEvent(rho, xi), delta) for rho, xi in costs)
+        return min(_epsilon(accounting().ZCDpEvent(rho, xi), delta) for rho, xi in costs)
 
     low = high = 2.0**-10
     try:
@@ -116,12 +116,13 @@ def calibrated(
 
 
 def _epsilon(event: Any, delta: float) -> float:
-    accountant = _accounting().rdp.RdpAccountant()
+    accountant = accounting().rdp.RdpAccountant()
     accountant.compose(event)
     return float(accountant.get_epsilon(delta))
 
 
-def _accounting() -> Any:
+def accounting() -> Any:
+    """Return dp-accounting, which is installed by the extra [dp]."""
     try:
         importlib.import_module("dp_accounting.rdp")
         return importlib.import_module("dp_accounting")

@@ -13,10 +13,10 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from vfl import data, tables
+from vfl import data, model, tables
 from vfl.distillation import FOLDS, Teacher, boosted, cross_fitted, score, student
-from vfl.errors import InvalidData, LeakageWarning, LocalProtocolError, MalformedMessage, SchemaMismatch
-from vfl.fewrows import all_labels, all_rows, known_columns
+from vfl.errors import InvalidData, LeakageWarning, LocalProtocolError, MalformedMessage
+from vfl.fewrows import all_labels, all_rows, known_columns, no_labels
 from vfl.protocols.transfer import oneshot
 from vfl.protocols.wire import Leakage, Role
 from vfl.representations import Encoder
@@ -109,10 +109,7 @@ class TransferClassifier(BaseEstimator):  # type: ignore[misc]
             self.role_ = session.role.value
             self.feature_names_in_ = np.array(features.names, dtype=object)
             if session.role is Role.HOST:
-                if y is not None or rest_y is not None:
-                    raise InvalidData(
-                        f"{session.name} is the host: labels belong to the guest; leave them out"
-                    )
+                no_labels(session.name, y, rest_y)
                 self._fit_host(session, every, len(features.values), own)
             else:
                 rows = len(features.values), len(every) - len(features.values)
@@ -170,11 +167,7 @@ class TransferClassifier(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "role_")
         session = current()
         with session.joint():
-            if session.role.value != self.role_:
-                raise SchemaMismatch(
-                    f"this half of the model was trained by the {self.role_}, {session.name} is the {session.role}"
-                )
-            values = known_columns(X, tuple(self.feature_names_in_), session.name)
+            values = model.scored(self, session, X)
             session.require_leakage(Leakage.REPRESENTATION)
             session.call(
                 "TransferClassifier.joint_predict_proba", {"rows": len(values), "model": self.model_id_}, {}

@@ -22,6 +22,33 @@ class _LogLink(GeneralisedLinear):
     alpha: float
     target_scale_: float
 
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.0,
+        fit_intercept: bool = True,
+        max_iter: int | None = None,
+        tol: float | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        winsorise: float | None = None,
+        security: Literal["strict"] = "strict",
+        he: Literal["auto", "lattice", "paillier"] = "auto",
+        key_bits: int = 3072,
+        inference: bool = False,
+    ) -> None:
+        self.alpha = alpha
+        self.fit_intercept = fit_intercept
+        self.max_iter = max_iter
+        self.tol = tol
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.winsorise = winsorise
+        self.security = security
+        self.he = he
+        self.key_bits = key_bits
+        self.inference = inference
+
     def fit(
         self, X: Any, y: Any = None, sample_weight: Any = None, *, exposure: Any = None, offset: Any = None
     ) -> Self:
@@ -154,33 +181,6 @@ class PoissonRegressor(_LogLink):
     See :meth:`fit`, :meth:`predict` and docs/leakage.md.
     """
 
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.0,
-        fit_intercept: bool = True,
-        max_iter: int | None = None,
-        tol: float | None = None,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        winsorise: float | None = None,
-        security: Literal["strict"] = "strict",
-        he: Literal["auto", "lattice", "paillier"] = "auto",
-        key_bits: int = 3072,
-        inference: bool = False,
-    ) -> None:
-        self.alpha = alpha
-        self.fit_intercept = fit_intercept
-        self.max_iter = max_iter
-        self.tol = tol
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.winsorise = winsorise
-        self.security = security
-        self.he = he
-        self.key_bits = key_bits
-        self.inference = inference
-
     @property
     def _family(self) -> Family:
         return tweedie(1.0)
@@ -228,18 +228,20 @@ class TweedieRegressor(_LogLink):
         key_bits: int = 3072,
         inference: bool = False,
     ) -> None:
+        super().__init__(
+            alpha=alpha,
+            fit_intercept=fit_intercept,
+            max_iter=max_iter,
+            tol=tol,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            winsorise=winsorise,
+            security=security,
+            he=he,
+            key_bits=key_bits,
+            inference=inference,
+        )
         self.power = power
-        self.alpha = alpha
-        self.fit_intercept = fit_intercept
-        self.max_iter = max_iter
-        self.tol = tol
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.winsorise = winsorise
-        self.security = security
-        self.he = he
-        self.key_bits = key_bits
-        self.inference = inference
 
     @property
     def _family(self) -> Family:

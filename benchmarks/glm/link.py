@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Iterator
 
-from benchmarks.glm.jobs import Link, free_address
+from benchmarks.glm.jobs import Link
+from benchmarks.parties import free_address
 
 PIECE = 32 * 1024
 BUFFER_SECONDS = 0.05  # what a router holds back before the sender has to wait

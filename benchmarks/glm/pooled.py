@@ -10,8 +10,9 @@ from sklearn.linear_model import LogisticRegression, PoissonRegressor
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.glm import generated
-from benchmarks.glm.jobs import PARTIES, Job
+from benchmarks.glm.jobs import Job
 from benchmarks.glm.party import quality
+from benchmarks.parties import PARTIES
 from benchmarks.quality import held_out, read
 
 Floats = NDArray[np.float64]

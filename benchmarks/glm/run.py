@@ -9,8 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.glm.jobs import PARTIES, Job, configure, free_address
+import msgspec
+
+from benchmarks.glm.jobs import Job
 from benchmarks.glm.link import shaped
+from benchmarks.parties import LEAKAGE, PARTIES, configure, free_address
 
 PATIENCE_SECONDS = 30
 
@@ -29,7 +32,15 @@ def run(job: Job) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder, listen = Path(name), free_address()
         connect = stack.enter_context(shaped(job.link, listen)) if job.link else listen
-        configure(folder, job, listen, connect)
+        (folder / "job.json").write_bytes(msgspec.json.encode(job))
+        configure(
+            folder,
+            leakage=LEAKAGE[job.security],
+            verbose=int(job.verbose),
+            listen=listen,
+            connect=connect,
+            wait_seconds=900,
+        )
         command = [sys.executable, "-m", "benchmarks.glm.party"]
         processes = [subprocess.Popen([*command, role, name], stdout=sys.stderr) for role in PARTIES]
         for process in processes:

@@ -1,6 +1,5 @@
 """One comparison to run: its tables, and both parties in processes of their own, over the loopback or a shaped link."""
 
-import argparse
 import contextlib
 import json
 import os
@@ -13,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from benchmarks.glm.jobs import Link, free_address
+from benchmarks.glm.jobs import Link
 from benchmarks.glm.link import shaped
-from benchmarks.quality import PARTIES, configure
+from benchmarks.parties import PARTIES, configure, free_address
 
-__all__ = ["WAN", "Case", "Figures", "Link", "free_address", "ours", "relayed", "write_tables"]
+__all__ = ["WAN", "Case", "Figures", "Link", "ours", "relayed", "write_tables"]
 
 WAN = Link(100, 20)
 Figures = dict[str, Any]
@@ -78,14 +77,12 @@ def relayed(link: Link | None, target: tuple[str, int]) -> Iterator[tuple[str, i
 
 def ours(folder: Path, case: Case) -> Figures:
     """Compare the tables once; return the figures, and whether both hold exactly the common rows in one order."""
-    configure(folder, argparse.Namespace(verbose=False, security="strict"))
     target = free_address()
     command = [sys.executable, "-m", "benchmarks.psi.party", str(folder)]
     source = "file" if case.streamed else "memory"
     load = os.getloadavg()[0]
     with relayed(case.link, target) as address:
-        for role, (host, port) in zip(PARTIES, (target, address), strict=True):
-            _point(folder / f"{role}.toml", f"{host}:{port}")
+        configure(folder, listen=target, connect=address)
         processes = [subprocess.Popen([*command, role, case.protocol, source]) for role in PARTIES]
         codes = [process.wait() for process in processes]
     if any(codes):
@@ -101,11 +98,3 @@ def ours(folder: Path, case: Case) -> Figures:
         "matched": len(held[0]),
         "load": load,
     }
-
-
-def _point(configuration: Path, address: str) -> None:
-    """Put another address into a configuration."""
-    lines = configuration.read_text().splitlines()
-    ways = ("listen = ", "connect = ")
-    told = [f'{line.partition(" = ")[0]} = "{address}"' if line.startswith(ways) else line for line in lines]
-    configuration.write_text("\n".join(told) + "\n")

@@ -7,16 +7,14 @@ import sys
 import venv
 from pathlib import Path
 
-from benchmarks.psi.jobs import Figures, Link, free_address, relayed
+from benchmarks.glm.peers import Unavailable
+from benchmarks.parties import free_address
+from benchmarks.psi.jobs import Figures, Link, relayed
 
 FOLDER = Path(__file__).resolve().parents[2] / ".venv-peers"
 REQUIREMENTS = {"spu": ["spu==0.9.3b0", "numpy<2"], "openmined": ["openmined-psi==2.0.6"]}
 SAMPLE = 100_000  # rows that openmined-psi gets; its time grows linearly and is scaled
 LIMIT_SECONDS = 400
-
-
-class Unavailable(Exception):
-    """A library that cannot be installed or run here, and why."""
 
 
 def interpreter(name: str) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import vfl
-from benchmarks.quality import PARTIES, configure
+from benchmarks.parties import LEAKAGE, PARTIES, configure
 from vfl.ftl import FTLClassifier, first_weights, standard
 
 Floats = NDArray[np.float64]
@@ -96,7 +96,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     """Train over two processes and compare losses and probabilities with the training in the clear."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        configure(folder, argparse.Namespace(security="exchange", verbose=False))
+        configure(folder, leakage=LEAKAGE["exchange"])
         command = [sys.executable, "-m", "benchmarks.transfer", "--ftl", "--rows", str(options.rows)]
         command += ["--width", str(options.width), "--iterations", str(options.iterations), "--folder", name]
         processes = [subprocess.Popen([*command, "--role", role]) for role in PARTIES]

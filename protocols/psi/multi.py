@@ -33,14 +33,14 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from numpy.typing import NDArray
 
 from vfl.crypto import okvs
+from vfl.crypto.agreement import KeyPair, derive
 from vfl.crypto.gf128 import Elements
 from vfl.crypto.oprf import evaluate_directly, random_key
 from vfl.crypto.rng import Rng
-from vfl.errors import AlignmentError, LocalProtocolError, MalformedMessage
+from vfl.errors import AlignmentError, InvalidKey, LocalProtocolError, MalformedMessage
 from vfl.protocols.channel import Channel
 from vfl.protocols.psi.exchange import Blinding, answer
 from vfl.protocols.psi.sets import (
@@ -243,8 +243,8 @@ async def host(
 
 async def _agree(guest: Channel, hosts: int, rng: Rng) -> list[bytes]:
     """Return a key with every other host."""
-    own = X25519PrivateKey.from_private_bytes(rng.bytes(32))
-    public = own.public_key().public_bytes_raw()
+    own = KeyPair.generate(rng)
+    public = own.public
     await guest.send(HostKey(key=public))
     told = await guest.recv(HostKeys, hosts=hosts)
     listed = [row.tobytes() for row in told.keys]
@@ -256,13 +256,12 @@ async def _agree(guest: Channel, hosts: int, rng: Rng) -> list[bytes]:
     for place, theirs in enumerate(listed):
         if place != told.place:
             try:
-                shared = own.exchange(X25519PublicKey.from_public_bytes(theirs))
-            except ValueError:
+                shared = own.agree(theirs)
+            except InvalidKey:
                 raise MalformedMessage(
                     f"{guest.peer.name} passed on a host's key that is no valid one"
                 ) from None
-            both = b"".join(sorted((public, theirs)))
-            pairwise.append(hashlib.sha256(b"vfl multi" + both + shared).digest())
+            pairwise.append(derive(shared, "vfl multi", *sorted((public, theirs))))
     return pairwise
 
 

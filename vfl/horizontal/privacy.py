@@ -19,7 +19,6 @@ et al., "Differentially Private Learning with Adaptive Clipping", NeurIPS 2021 (
 and Steinke, "The Discrete Gaussian for Differential Privacy", NeurIPS 2020 (theorem 4). Accounting: dp-accounting.
 """
 
-import importlib
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,10 +26,11 @@ from typing import Any
 import numpy as np
 
 from vfl.crypto.rng import Rng, SystemRng
-from vfl.errors import ConfigError, InvalidData, PolicyRefused
+from vfl.errors import InvalidData, PolicyRefused
 from vfl.horizontal.composing import Needs
 from vfl.horizontal.robustness import clipped
 from vfl.horizontal.vectors import Matrix, Vector
+from vfl.privacy import accounting
 
 __all__ = ["AdaptiveClip", "Central", "PrivacyLedger", "Tree", "TreeNoise", "noisy"]
 
@@ -59,16 +59,6 @@ def noisy(total: Vector, clip: float, noise_multiplier: float, rng: Rng) -> Vect
     return np.asarray((np.rint(total / grid) + noise) * grid, dtype=np.float64)
 
 
-def _accounting() -> Any:
-    try:
-        importlib.import_module("dp_accounting.rdp")
-        return importlib.import_module("dp_accounting")
-    except ImportError:
-        raise ConfigError(
-            "differential privacy takes the package dp-accounting: pip install vfl[dp]"
-        ) from None
-
-
 @dataclass
 class PrivacyLedger:
     """Everything that a training has told about its clients, and what it costs together.
@@ -86,7 +76,7 @@ class PrivacyLedger:
 
     def event(self) -> Any:
         """Return dp-accounting's event of all of it."""
-        dp = _accounting()
+        dp = accounting()
         events = [
             dp.SelfComposedDpEvent(dp.GaussianDpEvent(z), self.gaussian.count(z)) for z in set(self.gaussian)
         ]
@@ -108,10 +98,8 @@ class PrivacyLedger:
             raise InvalidData(f"delta lies between 0 and 1, not at {delta}")
         if not self.gaussian and not self.trees:
             return 0.0
-        dp = _accounting()
-        accountant = importlib.import_module("dp_accounting.rdp").RdpAccountant(
-            neighboring_relation=dp.NeighboringRelation.REPLACE_SPECIAL
-        )
+        dp = accounting()
+        accountant = dp.rdp.RdpAccountant(neighboring_relation=dp.NeighboringRelation.REPLACE_SPECIAL)
         accountant.compose(self.event())
         return float(accountant.get_epsilon(delta))
 
