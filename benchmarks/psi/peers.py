@@ -11,6 +11,8 @@ from benchmarks.glm.peers import Unavailable
 from benchmarks.parties import free_address
 from benchmarks.psi.jobs import Figures, Link, relayed
 
+__all__ = ["SAMPLE", "Unavailable", "interpreter", "openmined", "spu"]
+
 FOLDER = Path(__file__).resolve().parents[2] / ".venv-peers"
 REQUIREMENTS = {"spu": ["spu==0.9.3b0", "numpy<2"], "openmined": ["openmined-psi==2.0.6"]}
 SAMPLE = 100_000  # rows that openmined-psi gets; its time grows linearly and is scaled
