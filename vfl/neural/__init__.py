@@ -1,0 +1,1 @@
+"""Neural networks over the columns of several parties, on PyTorch (the extra ``[torch]``)."""
