@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.environments import SECRETFLOW
 from benchmarks.glm import peers, pooled, table
 from benchmarks.glm.jobs import Job, Link
 from benchmarks.glm.run import Failed, run
@@ -44,7 +45,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--megabits", type=float, help="imitate a link of so many megabits per second")
     parser.add_argument("--delay-ms", type=float, default=20.0, help="its delay in each direction (20)")
     parser.add_argument("--peers", action="store_true", help="train with SecretFlow too")
-    parser.add_argument("--secretflow-python", help=f"its interpreter (also the variable {peers.VARIABLE})")
+    parser.add_argument(
+        "--secretflow-python", help=f"its interpreter (also the variable {SECRETFLOW.variable})"
+    )
     parser.add_argument("--all", action="store_true", help="the table of docs/performance_glm.md")
     parser.add_argument("--quick", action="store_true", help="with --all: the small sizes alone")
     parser.add_argument("--write-docs", action="store_true", help="with --all: write it there")
@@ -80,7 +83,7 @@ def job(options: argparse.Namespace) -> Job:
 def with_peer(wanted: Job, ours: dict[str, Any], named: str | None) -> dict[str, Any]:
     """Return the ratio to SecretFlow, or null and why."""
     try:
-        theirs = peers.secretflow(wanted, peers.interpreter(named))
+        theirs = peers.secretflow(wanted, SECRETFLOW.interpreter(named))
     except peers.Unavailable as error:
         return {"ratio_to_secretflow": None, "secretflow": {"reason": str(error)}}
     ratio = ours["seconds_per_iteration"] / theirs["seconds_per_epoch"]

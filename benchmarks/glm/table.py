@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from benchmarks.environments import SECRETFLOW
 from benchmarks.glm import peers, pooled
 from benchmarks.glm.jobs import Job, Link
 from benchmarks.glm.run import Failed, run
@@ -61,7 +62,7 @@ class Table:
         self.figures: list[dict[str, Any]] = []
         self._cost: dict[str, tuple[float, float]] = {}
         try:
-            self._python: str | None = peers.interpreter(named)
+            self._python: str | None = SECRETFLOW.interpreter(named)
             self.notes = ""
         except peers.Unavailable as error:
             self._python, self.notes = None, f"SecretFlow did not run: {error}"

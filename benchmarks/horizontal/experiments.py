@@ -6,7 +6,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -254,34 +253,6 @@ def asynchronous(seeds: int, rounds: int = 40) -> Figures:
     }
 
 
-# --- devices
-
-
-def devices(seeds: int, rounds: int = 30, count: int = 1000, asked: int = 100) -> Figures:
-    """Return rounds per second of many devices, each with 20 rows of digits drawn with replacement."""
-    rates, accuracies = [], []
-    for seed in range(seeds):
-        data, rng = load_digits(), generator(seed, 95)
-        X, y = data.data / 16.0, data.target
-        clients = dealt(X, y, [rng.integers(0, 1397, 20) for _ in range(count)])
-        held = Rows(X[1397:], y[1397:])
-        world = World(other=Device(available=0.9, dropout=0.05))
-        began = time.perf_counter()
-        found = vfl.federate(
-            MODEL, clients, rounds=rounds, held_out=held, local=Local(5, 0.1, 10), seed=seed, world=world,
-            participation=Participation(asked, deadline=60.0),
-        )  # fmt: skip
-        rates.append(rounds / (time.perf_counter() - began))
-        accuracies.append(last(found))
-    return {
-        "devices": count,
-        "clients_per_round": asked,
-        "rounds_per_second": max(rates),
-        "each": rates,
-        "accuracy": spread(accuracies),
-    }
-
-
 # --- resume
 
 
@@ -322,6 +293,5 @@ EXPERIMENTS: dict[str, Callable[[int], Figures]] = {
     "compression": compression,
     "poison": poison,
     "async": asynchronous,
-    "devices": devices,
     "resume": resume,
 }

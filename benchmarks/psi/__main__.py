@@ -10,7 +10,7 @@ a Parquet file to Parquet files, reading and writing included. --wan puts a rela
 100 Mb/s after 20 ms in each direction.
 
 With --peers, SecretFlow's RR22 (fast) in two processes over its own link without TLS, and openmined-psi without any
-link, run on the same identifiers in memory, in environments of their own under .venv-peers, made at the first use.
+link, run on the same identifiers in memory, in environments of their own, made at the first use.
 openmined-psi gets 100,000 rows at most, and its time is scaled.
 
 All take turns, and `seconds` are the least of the repeats: on a shared machine the ratios keep their meaning. `load` is

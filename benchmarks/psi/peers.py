@@ -1,48 +1,17 @@
-"""The libraries to compare with, each in an environment of its own: they need versions that exclude each other."""
+"""The libraries to compare with, each in an environment of its own, see :mod:`benchmarks.environments`."""
 
 import json
-import shutil
 import subprocess
-import sys
-import venv
 from pathlib import Path
 
-from benchmarks.glm.peers import Unavailable
+from benchmarks.environments import OPENMINED, SPU, Unavailable
 from benchmarks.parties import free_address
 from benchmarks.psi.jobs import Figures, Link, relayed
 
-__all__ = ["SAMPLE", "Unavailable", "interpreter", "openmined", "spu"]
+__all__ = ["SAMPLE", "Unavailable", "openmined", "spu"]
 
-FOLDER = Path(__file__).resolve().parents[2] / ".venv-peers"
-REQUIREMENTS = {"spu": ["spu==0.9.3b0", "numpy<2"], "openmined": ["openmined-psi==2.0.6"]}
 SAMPLE = 100_000  # rows that openmined-psi gets; its time grows linearly and is scaled
 LIMIT_SECONDS = 400
-
-
-def interpreter(name: str) -> Path:
-    """Return the Python of a library's environment, which is made if it is missing (Python 3.11 for spu).
-
-    Raises
-    ------
-    Unavailable
-    """
-    home = FOLDER / name
-    python = home / "bin" / "python"
-    if python.exists():
-        return python
-    wanted = REQUIREMENTS[name]
-    print(f"installing {', '.join(wanted)} into {home}", file=sys.stderr)
-    try:
-        venv.create(home, with_pip=True)
-        done = subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", *wanted], capture_output=True, text=True
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise Unavailable(f"no environment in {home}: {error}") from None
-    if done.returncode:
-        shutil.rmtree(home)
-        raise Unavailable(f"pip cannot install {', '.join(wanted)}: {done.stderr.strip().splitlines()[-1]}")
-    return python
 
 
 def script(name: str) -> str:
@@ -57,13 +26,13 @@ def spu(folder: Path, protocol: str, link: Link | None) -> Figures:
     Unavailable
         Also after LIMIT_SECONDS: now and then its two processes wait for each other.
     """
-    python, ends = interpreter("spu"), [free_address(), free_address()]
+    python, ends = SPU.interpreter(), [free_address(), free_address()]
     told = [folder / f"spu-{rank}.json" for rank in (0, 1)]
     with relayed(link, ends[0]) as first, relayed(link, ends[1]) as second:
         seen = [[ends[0], second], [first, ends[1]]]  # a rank listens where it stands itself
         ranks = []
         for rank in (0, 1):
-            command = [str(python), script("spu_rank.py"), str(folder), protocol, str(rank), str(told[rank])]
+            command = [python, script("spu_rank.py"), str(folder), protocol, str(rank), str(told[rank])]
             command += [f"{host}:{port}" for host, port in seen[rank]]
             ranks.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
         try:
@@ -91,7 +60,7 @@ def openmined(folder: Path, rows: int) -> Figures:
     Two processes would let half of it overlap: three quarters of the time.
     """
     sample = min(rows, SAMPLE)
-    command = [str(interpreter("openmined")), script("openmined_pair.py"), str(folder), str(sample)]
+    command = [OPENMINED.interpreter(), script("openmined_pair.py"), str(folder), str(sample)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise Unavailable(f"openmined-psi failed: {done.stderr.strip().splitlines()[-1:]}")

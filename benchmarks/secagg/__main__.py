@@ -19,6 +19,7 @@ import json
 import os
 from typing import Any
 
+from benchmarks.environments import FLOWER
 from benchmarks.secagg import peers, table
 from benchmarks.secagg.ours import Size, run
 
@@ -36,7 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--colluders", type=int, default=-1, help="most that may collude (below a third)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds, of which the best counts (3)")
     parser.add_argument("--peers", action="store_true", help="run the others too")
-    parser.add_argument("--flower-python", help=f"Flower's interpreter (also {peers.VARIABLE})")
+    parser.add_argument("--flower-python", help=f"Flower's interpreter (also {FLOWER.variable})")
     parser.add_argument("--all", action="store_true", help="the table of docs/performance_secagg.md")
     parser.add_argument("--quick", action="store_true", help="with --all: the small sizes alone")
     parser.add_argument("--write-docs", action="store_true", help="with --all: write it there")
@@ -70,7 +71,7 @@ def main() -> None:
     missing: dict[str, Any] = {}
     if options.peers:
         try:
-            python = peers.interpreter(options.flower_python)
+            python = FLOWER.interpreter(options.flower_python)
         except peers.Unavailable as error:
             missing = {"flower": {"reason": str(error)}}
     run(Size(3, 1000, 0.0))

@@ -1,47 +1,22 @@
 """Others on the same sizes in the same run: Flower's SecAgg+ functions, and sums of TenSEAL's CKKS vectors.
 
-Flower runs in an environment of its own, made from flower.txt in the user's cache folder when it is first needed, or
-in the one whose interpreter --flower-python or the variable VFL_FLOWER_PYTHON names.
+Flower runs in an environment of its own, see :mod:`benchmarks.environments`.
 """
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.glm.peers import CACHE, INSTALL_SECONDS, Unavailable
+from benchmarks.environments import Unavailable, output
 from benchmarks.secagg.ours import Size
 
-__all__ = ["Unavailable", "flower", "interpreter", "tenseal"]
+__all__ = ["Unavailable", "flower", "tenseal"]
 
-VARIABLE = "VFL_FLOWER_PYTHON"
 HERE = Path(__file__).resolve().parent
 CHUNKS = 12  # of CKKS that are really encrypted
-
-
-def interpreter(named: str | None) -> str:
-    """Return the interpreter that has Flower; make its environment if none is named.
-
-    Raises
-    ------
-    Unavailable
-    """
-    python = named or os.environ.get(VARIABLE)
-    if python is None:
-        folder = CACHE.parent / "flower"
-        python = str(folder / "bin" / "python")
-        if not (folder / "complete").exists():
-            print(f"installing Flower into {folder}", file=sys.stderr)
-            _done([sys.executable, "-m", "venv", "--clear", str(folder)])
-            _done([python, "-m", "pip", "install", "--quiet", "-r", str(HERE / "flower.txt")])
-            (folder / "complete").touch()
-    _done([python, "-c", "import flwr.common.secure_aggregation"])
-    return python
 
 
 def flower(size: Size, neighbours: int, threshold: int, python: str) -> dict[str, Any]:
@@ -52,22 +27,9 @@ def flower(size: Size, neighbours: int, threshold: int, python: str) -> dict[str
     Unavailable
     """
     numbers = (size.clients, neighbours, threshold, size.params, size.lost, size.bits)
-    printed = _done([python, str(HERE / "flower_worker.py"), *map(str, numbers)])
+    printed = output("Flower", [python, str(HERE / "flower_worker.py"), *map(str, numbers)])
     figures: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return figures
-
-
-def _done(command: list[str]) -> str:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=INSTALL_SECONDS, env=environment
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unavailable(f"Flower cannot run: {error}") from None
-    if done.returncode:
-        raise Unavailable(f"Flower cannot run: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
-    return done.stdout
 
 
 def tenseal(size: Size) -> dict[str, Any]:

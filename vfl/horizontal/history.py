@@ -168,16 +168,16 @@ class Federation:
 
     @property
     def estimator(self) -> Any:
-        """The common model as a fitted estimator of scikit-learn.
+        """The common model as a fitted estimator of scikit-learn, or as a trained module of PyTorch.
 
         Raises
         ------
         ConfigError
-            If it was not made from one.
+            If it was made from neither.
         """
         make = getattr(self.model, "estimator", None)
         if make is None:
-            raise ConfigError("this model is none of scikit-learn")
+            raise ConfigError("this model is none of scikit-learn or PyTorch")
         return make(self.vector)
 
     def rounds_to(self, accuracy: float) -> int | None:

@@ -17,6 +17,7 @@ from vfl.horizontal.combining import Aggregation, Mean, Secure, SecureGroups
 from vfl.horizontal.composing import require_sums
 from vfl.horizontal.history import Federation, RoundRecord
 from vfl.horizontal.optimisation import Local, ServerState, Strategy, control_change, local_sgd
+from vfl.horizontal.pytorch import is_module
 from vfl.horizontal.vectors import Rows, Vector, generator
 from vfl.membership import Membership, member
 from vfl.privacy import ClientPrivacy
@@ -68,9 +69,10 @@ def federate_as_member(
 def _checked(
     cohort: Membership, model: Any, strategy: Strategy, aggregation: Aggregation, privacy: Any
 ) -> Secure:
-    if hasattr(model, "get_params"):
+    if hasattr(model, "get_params") or is_module(model):
         raise ConfigError(
-            "inside vfl.join the model is vfl.horizontal.models.adapted(estimator, features, classes)"
+            "inside vfl.join the model is vfl.horizontal.models.adapted(estimator, features, classes), or "
+            "vfl.horizontal.pytorch.TorchModel(module, classes)"
         )
     if not isinstance(aggregation, Mean | Secure) or isinstance(aggregation, SecureGroups):
         raise PolicyRefused("aggregation: inside vfl.join it is the secure mean; take Secure(bound=...)")

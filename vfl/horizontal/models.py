@@ -1,5 +1,7 @@
 """Models as functions of a flat vector; adapters for scikit-learn's linear models and networks.
 
+Those of PyTorch are in :mod:`.pytorch`.
+
     model = adapted(MLPClassifier(hidden_layer_sizes=(32,)), features=64, classes=range(10))
     vector = model.initial(seed=0)
     estimator = model.estimator(vector)         # a fitted estimator of scikit-learn, predicts the same
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from vfl.errors import ConfigError, InvalidData
 from vfl.horizontal.vectors import Matrix, Vector, flatten, generator, unflatten
 
-__all__ = ["Model", "Network", "adapted"]
+__all__ = ["Model", "Network", "accuracy", "adapted", "labels_of", "places"]
 
 
 class Model(Protocol):
@@ -49,6 +51,32 @@ class Model(Protocol):
     def accuracy(self, vector: Vector, X: Matrix, y: NDArray[Any]) -> float:
         """Return the part of rows classified right, or R^2 of a regression."""
         ...
+
+
+def places(classes: NDArray[Any], y: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the place of each label among sorted classes.
+
+    Raises
+    ------
+    InvalidData
+        If a label is none of them.
+    """
+    index = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
+    if not (classes[index] == y).all():
+        raise InvalidData("a label is none of the model's classes; all clients name all classes")
+    return index
+
+
+def labels_of(classes: NDArray[Any] | None, scores: Matrix) -> NDArray[Any]:
+    """Return the labels, or the numbers of a regression, of scores, shape (rows,)."""
+    return scores[:, 0] if classes is None else classes[scores.argmax(axis=1)]
+
+
+def accuracy(classes: NDArray[Any] | None, predicted: NDArray[Any], y: NDArray[Any]) -> float:
+    """Return the part of labels that are right, or R^2 of a regression."""
+    if classes is not None:
+        return float((predicted == y).mean())
+    return 1.0 - float(((predicted - y) ** 2).sum() / ((y - y.mean()) ** 2).sum())
 
 
 _ACTIVATIONS: dict[str, tuple[Callable[[Matrix], Matrix], Callable[[Matrix], Matrix]]] = {
@@ -135,16 +163,9 @@ class Network:
             return np.asarray((scores - np.asarray(y, dtype=np.float64)[:, None]) / count)
         errors: Matrix = np.exp(scores - scores.max(axis=1, keepdims=True))
         errors /= errors.sum(axis=1, keepdims=True)
-        errors[np.arange(count), self._index(y)] -= 1.0
+        errors[np.arange(count), places(self.classes, y)] -= 1.0
         errors /= count
         return errors
-
-    def _index(self, y: NDArray[Any]) -> NDArray[np.int64]:
-        classes = np.asarray(self.classes)
-        index = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
-        if not np.array_equal(classes[index], y):
-            raise InvalidData("a label is none of the model's classes; all clients name all classes")
-        return index
 
     def loss(self, vector: Vector, X: Matrix, y: NDArray[Any]) -> float:
         """Return the mean loss with the penalty."""
@@ -154,7 +175,7 @@ class Network:
         if self.classes is None:
             return float(((scores[:, 0] - y) ** 2).mean() / 2) + penalty
         shifted = scores - scores.max(axis=1, keepdims=True)
-        right = shifted[np.arange(len(scores)), self._index(y)]
+        right = shifted[np.arange(len(scores)), places(self.classes, y)]
         return float((np.log(np.exp(shifted).sum(axis=1)) - right).mean()) + penalty
 
     def gradient(self, vector: Vector, X: Matrix, y: NDArray[Any]) -> Vector:
@@ -178,15 +199,11 @@ class Network:
 
     def predict(self, vector: Vector, X: Matrix) -> NDArray[Any]:
         """Return labels or numbers, shape (rows,)."""
-        scores = self.scores(vector, X)
-        return scores[:, 0] if self.classes is None else self.classes[scores.argmax(axis=1)]
+        return labels_of(self.classes, self.scores(vector, X))
 
     def accuracy(self, vector: Vector, X: Matrix, y: NDArray[Any]) -> float:
         """Return the part of rows classified right, or R^2."""
-        predicted = self.predict(vector, X)
-        if self.classes is not None:
-            return float((predicted == y).mean())
-        return 1.0 - float(((predicted - y) ** 2).sum() / ((y - y.mean()) ** 2).sum())
+        return accuracy(self.classes, self.predict(vector, X), y)
 
     def estimator(self, vector: Vector) -> Any:
         """Return a fitted copy of the estimator that this model was made from.

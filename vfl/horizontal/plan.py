@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vfl.errors import ConfigError, InvalidData, PolicyRefused
 from vfl.horizontal.combining import Aggregation, Mean, SecureGroups, Trusted
@@ -17,6 +18,7 @@ from vfl.horizontal.models import Model, adapted
 from vfl.horizontal.optimisation import Local, ServerState, Strategy, control_change, local_sgd
 from vfl.horizontal.participation import Buffered, Participation
 from vfl.horizontal.privacy import Central, Tree
+from vfl.horizontal.pytorch import TorchModel, is_module, outputs
 from vfl.horizontal.robustness import clipped
 from vfl.horizontal.vectors import Rows, Vector, generator
 from vfl.horizontal.world import World
@@ -28,14 +30,23 @@ Privacy = Central | Tree | ClientPrivacy
 
 
 def as_model(model: Any, clients: Mapping[str, Rows]) -> Model:
-    """Return a model as it is, or that of an estimator of scikit-learn over the clients' features and labels."""
-    if not hasattr(model, "get_params"):
+    """Return a model as it is, or that of an estimator of scikit-learn or of a module of PyTorch.
+
+    Features and labels are those of the clients; a module with one output is a regression.
+    """
+    module = is_module(model)
+    if not module and not hasattr(model, "get_params"):
         found: Model = model
         return found
     first = next(iter(clients.values()))
+    if module:
+        return TorchModel(model, None if outputs(model, first.X) == 1 else _labels(clients))
     regression = not hasattr(model, "predict_proba") and not type(model).__name__.endswith("Classifier")
-    classes = None if regression else np.unique(np.concatenate([rows.y for rows in clients.values()]))
-    return adapted(model, first.X.shape[1], classes)
+    return adapted(model, first.X.shape[1], None if regression else _labels(clients))
+
+
+def _labels(clients: Mapping[str, Rows]) -> NDArray[Any]:
+    return np.unique(np.concatenate([rows.y for rows in clients.values()]))
 
 
 @dataclass(frozen=True, eq=False)

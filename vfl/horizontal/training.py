@@ -8,8 +8,8 @@
 
 Parameters of :func:`federate`
 ------------------------------
-model : estimator of scikit-learn or Model
-    See :mod:`.models`; inside ``vfl.join`` a Model, since no client knows all labels.
+model : estimator of scikit-learn, module of PyTorch or Model
+    See :mod:`.models` and :mod:`.pytorch`; inside ``vfl.join`` a Model, since no client knows all labels.
 clients : mapping of str to Rows, or Rows
     Rows by name: a simulation in this process, over real bytes and virtual time. Or one client's own rows, inside
     ``with vfl.join(...)``: then every client is a process that makes the same call, all of them take part, and the mean
