@@ -161,6 +161,14 @@ def labels(y: Any, party: str, *, rows: int | None = None, most_classes: int = 2
     return Labels(encoded.reshape(-1).astype(np.float64), classes)
 
 
+def with_gaps(y: Any, party: str, *, rows: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return labels of which some may be null, and which are not; the errors are those of :func:`labels`."""
+    values, missing = _vector_and_nulls(y, "labels", party)
+    if len(values) != rows:
+        raise InvalidData(f"{party}: {len(values)} labels for {rows} rows")
+    return values, ~missing
+
+
 def targets(y: Any, party: str, *, rows: int | None = None) -> NDArray[np.float64]:
     """Return the targets of a regression as float64; the errors are those of :func:`labels`."""
     return _measurements(y, "targets", party, rows)

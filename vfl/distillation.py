@@ -1,159 +1,244 @@
 """What the guest of a one-shot transfer learns, all of it locally: its own model, a teacher, a student.
 
-The own model sees the guest's columns of all its labelled rows. The teacher sees the common rows only, and there the
-hosts' representations and the own model's score: it does not learn again from few rows what the guest knows from many.
-The student sees the guest's columns of all rows, and on common rows also the teacher's opinion (Hinton, Vinyals,
+The own model sees the guest's columns of all its labelled rows. The teacher sees the common rows with a label, and
+there the hosts' representations and the own model's score: it does not learn again from few rows what the guest knows
+from many. It is a weighted sum of simple models; the weights are chosen on rows that these have not seen, and are not
+negative (Wolpert, "Stacked generalization", Neural Networks 1992; Breiman, "Stacked regressions", Machine Learning
+1996).
+The student sees the guest's columns: of labelled rows the label, of common rows the teacher's opinion (Hinton, Vinyals,
 Dean, "Distilling the knowledge in a neural network", arXiv 1503.02531, section 2; Lopez-Paz et al., "Unifying
 distillation and privileged information", ICLR 2016, section 4, for a teacher with columns that the student lacks).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self, final
+from typing import Self, final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit, logit
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedKFold
 
-__all__ = ["FOLDS", "Teacher", "boosted", "cross_fitted", "score", "student"]
+from vfl.trees import Trees, boosted, probabilities
+
+__all__ = ["FOLDS", "Fold", "Shift", "Teacher", "beliefs", "cross_fitted", "student"]
 
 FloatArray = NDArray[np.float64]
 FOLDS = 5
-FEW_ROWS = 5_000
-"""Below, trees are shallow."""
-PENALTY = 40.0
-"""Of the squared weights of representations: the inverse variance that they are expected to have."""
-TRUST = 2.0
-"""Of the own model's score having weight one in the teacher."""
-HALFWAY = 1_500
-"""Common rows with which the teacher's trees count as much as its shift of the own score."""
-_EDGE = 1e-6
+PENALTIES = (10.0, 40.0, 160.0)
+"""Of the squared weights of representations in the shifts: the inverse variances that they are expected to have."""
+SLOPE_PENALTY = 2.0
+"""Of the own score's weight being away from one."""
+EQUAL = 100.0
+"""How strongly the weights of the teacher's models are held to be equal: as by so many rows of much information."""
+TRUST = 0.5
+"""Weight of the teacher's opinion of a row whose label is known; the label has the rest."""
 
 
-def boosted(columns: FloatArray, y: FloatArray, weights: FloatArray | None = None) -> Any:
-    """Return boosted trees of a size that suits the number of rows."""
-    few = len(columns) < FEW_ROWS
-    model = HistGradientBoostingClassifier(
-        max_iter=40 if few else 50,
-        max_depth=2 if few else 5,
-        l2_regularization=1.0,
-        min_samples_leaf=20,
-        early_stopping=False,
-        random_state=0,
-    )
-    return model.fit(columns, y, sample_weight=weights)
+def logits(scores: FloatArray) -> FloatArray:
+    """Return one column for each class: of the log odds of two classes, these and zeros."""
+    return scores if scores.shape[1] > 1 else np.column_stack([np.zeros(len(scores)), scores])
 
 
-def score(model: Any, columns: FloatArray) -> FloatArray:
-    """Return log odds, shape (rows,)."""
-    odds: FloatArray = logit(np.clip(model.predict_proba(columns)[:, 1], _EDGE, 1 - _EDGE))
-    return odds
+def _misfit(scores: FloatArray, y: NDArray[np.int64]) -> tuple[float, FloatArray]:
+    """Return the sum of log losses and its derivative by the scores."""
+    every = logits(scores)
+    chances, rows = probabilities(scores), np.arange(len(y))
+    highest = every.max(axis=1)
+    total = highest + np.log(np.exp(every - highest[:, None]).sum(axis=1)) - every[rows, y]
+    chances[rows, y] -= 1.0
+    return float(total.sum()), chances[:, -scores.shape[1] :]
 
 
-def _folds(y: FloatArray, seed: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def folds(y: FloatArray, seed: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Return places of seen and of unseen rows, with like parts of each class."""
     yield from StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(np.zeros((len(y), 1)), y)
 
 
 def cross_fitted(columns: FloatArray, y: FloatArray, seed: int) -> FloatArray:
-    """Return each row's score by boosted trees that have not seen its label, shape (rows,)."""
-    scores = np.empty(len(y))
-    for seen, unseen in _folds(y, seed):
-        scores[unseen] = score(boosted(columns[seen], y[seen]), columns[unseen])
+    """Return each row's scores by boosted trees that have not seen its label, shape (rows, scores)."""
+    found = [
+        (unseen, boosted(columns[seen], y[seen]).scores(columns[unseen])) for seen, unseen in folds(y, seed)
+    ]
+    scores = np.empty((len(y), found[0][1].shape[1]))
+    for unseen, part in found:
+        scores[unseen] = part
     return scores
 
 
-def _shift(own: FloatArray, encoded: FloatArray, y: FloatArray) -> FloatArray:
-    """Return the weights of (1, own score, representations) in a logistic regression, shrunk to (0, 1, 0)."""
-    design = np.column_stack([np.ones(len(own)), own, encoded])
-    target = np.zeros(design.shape[1])
-    target[1] = 1.0
-    penalty = np.full(design.shape[1], PENALTY)
-    penalty[:2] = 0.0, TRUST
+@final
+@dataclass(frozen=True, eq=False)
+class Shift:
+    """A logistic regression over own scores and representations, shrunk to the own scores as they are.
 
-    def loss(weights: FloatArray) -> tuple[float, FloatArray]:
-        z, far = design @ weights, weights - target
-        value = np.logaddexp(0, z).sum() - y @ z + (penalty * far**2).sum() / 2
-        return float(value), design.T @ (expit(z) - y) + penalty * far
+    Attributes
+    ----------
+    bias : ndarray, shape (scores,)
+    slope : float
+        Of the own scores.
+    weights : ndarray, shape (components, scores)
+    """
 
-    found: FloatArray = minimize(loss, target, jac=True, method="L-BFGS-B").x
-    return found
+    bias: FloatArray
+    slope: float
+    weights: FloatArray
+
+    @classmethod
+    def fit(cls, own: FloatArray, encoded: FloatArray, y: NDArray[np.int64], penalty: float) -> Self:
+        """Learn from rows whose own scores are by models that have not seen them."""
+        count, shape = own.shape[1], (encoded.shape[1], own.shape[1])
+        start = np.zeros(count + 1 + encoded.shape[1] * count)
+        start[count] = 1.0
+        held = np.full(len(start), penalty)
+        held[: count + 1] = [0.0] * count + [SLOPE_PENALTY]
+
+        def loss(numbers: FloatArray) -> tuple[float, FloatArray]:
+            parts, far = (
+                cls(numbers[:count], float(numbers[count]), numbers[count + 1 :].reshape(shape)),
+                numbers - start,
+            )
+            value, by_score = _misfit(parts.scores(own, encoded), y)
+            back = [by_score.sum(axis=0), [(by_score * own).sum()], (encoded.T @ by_score).ravel()]
+            return value + float((held * far**2).sum()) / 2, np.concatenate(back) + held * far
+
+        found: FloatArray = minimize(loss, start, jac=True, method="L-BFGS-B").x
+        return cls(found[:count], float(found[count]), found[count + 1 :].reshape(shape))
+
+    def scores(self, own: FloatArray, encoded: FloatArray) -> FloatArray:
+        """Return scores, shape (rows, scores)."""
+        shifted: FloatArray = self.bias + self.slope * own + encoded @ self.weights
+        return shifted
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """The simple models of some of the common rows.
+
+    Attributes
+    ----------
+    shifts : tuple of Shift
+        One for each penalty.
+    trees : tuple of Trees
+        Over own scores, guest's columns and representations; without the columns; without the own scores.
+    """
+
+    shifts: tuple[Shift, ...]
+    trees: tuple[Trees, ...]
+
+    @classmethod
+    def fit(cls, own: FloatArray, columns: FloatArray, encoded: FloatArray, y: FloatArray) -> Self:
+        """Learn all of them."""
+        places = y.astype(np.int64)
+        shifts = tuple(Shift.fit(own, encoded, places, penalty) for penalty in PENALTIES)
+        return cls(shifts, tuple(boosted(part, y) for part in cls.inputs(own, columns, encoded)))
+
+    @staticmethod
+    def inputs(own: FloatArray, columns: FloatArray, encoded: FloatArray) -> list[FloatArray]:
+        """Return what each set of trees sees."""
+        return [np.hstack(parts) for parts in ((own, columns, encoded), (own, encoded), (columns, encoded))]
+
+    def opinions(self, own: FloatArray, columns: FloatArray, encoded: FloatArray) -> FloatArray:
+        """Return the scores of every model, and the own ones last, shape (models, rows, scores)."""
+        by_trees = zip(self.trees, self.inputs(own, columns, encoded), strict=True)
+        shifted = [shift.scores(own, encoded) for shift in self.shifts]
+        return np.stack([*shifted, *(trees.scores(part) for trees, part in by_trees), own])
+
+
+MODELS = len(PENALTIES) + 4
+"""Models of a fold, the own one included."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """The model of common rows: a shift of the own score, and boosted trees, whose weight grows with the rows.
+    """The model of common rows: the weighted sum of simple models, in the mean over folds.
 
     Attributes
     ----------
-    shift : ndarray, shape (2 + components,)
-    trees : classifier
-        Over the own score, the guest's columns and the representations.
-    mixture : float
-        Weight of the trees' score.
+    folds : tuple of Fold
+    weights : ndarray, shape (models,)
+        Not negative.
     """
 
-    shift: FloatArray
-    trees: Any
-    mixture: float
+    folds: tuple[Fold, ...]
+    weights: FloatArray
 
     @classmethod
     def fit(
         cls, own: FloatArray, columns: FloatArray, encoded: FloatArray, y: FloatArray, seed: int
     ) -> tuple[Self, FloatArray]:
-        """Learn from the common rows; return the teacher and each row's score by teachers that have not seen it.
+        """Learn from the common rows; return the teacher and each row's scores by models that have not seen it.
 
         Parameters
         ----------
-        own : ndarray, shape (rows,)
-            Scores by own models that have not seen the row.
+        own : ndarray, shape (rows, scores)
+            By own models that have not seen the row.
         columns : ndarray, shape (rows, guest columns)
         encoded : ndarray, shape (rows, components)
         y : ndarray, shape (rows,)
-            0 or 1.
+            Places of the classes.
         seed : int
             Of the folds.
         """
-        opinions = np.empty(len(y))
-        for seen, unseen in _folds(y, seed):
-            fold = cls._of(own[seen], columns[seen], encoded[seen], y[seen])
-            opinions[unseen] = fold.score(own[unseen], columns[unseen], encoded[unseen])
-        return cls._of(own, columns, encoded, y), opinions
+        opinions, parts = np.empty((MODELS, *own.shape)), []
+        for seen, unseen in folds(y, seed):
+            parts.append(Fold.fit(own[seen], columns[seen], encoded[seen], y[seen]))
+            opinions[:, unseen] = parts[-1].opinions(own[unseen], columns[unseen], encoded[unseen])
+        weights = _stacked(opinions, y.astype(np.int64))
+        return cls(tuple(parts), weights), np.tensordot(weights, opinions, axes=1)
 
-    @classmethod
-    def _of(cls, own: FloatArray, columns: FloatArray, encoded: FloatArray, y: FloatArray) -> Self:
-        trees = boosted(np.column_stack([own, columns, encoded]), y)
-        return cls(_shift(own, encoded, y), trees, len(y) / (len(y) + HALFWAY))
-
-    def score(self, own: FloatArray, columns: FloatArray, encoded: FloatArray) -> FloatArray:
-        """Return log odds, shape (rows,)."""
-        shifted = np.column_stack([np.ones(len(own)), own, encoded]) @ self.shift
-        trees = score(self.trees, np.column_stack([own, columns, encoded]))
-        scores: FloatArray = (1 - self.mixture) * shifted + self.mixture * trees
-        return scores
+    def scores(self, own: FloatArray, columns: FloatArray, encoded: FloatArray) -> FloatArray:
+        """Return scores, shape (rows, scores)."""
+        every = [
+            np.tensordot(self.weights, fold.opinions(own, columns, encoded), axes=1) for fold in self.folds
+        ]
+        mean: FloatArray = np.mean(every, axis=0)
+        return mean
 
 
-def student(columns: FloatArray, y: FloatArray, opinions: FloatArray, trust: float) -> Any:
-    """Return boosted trees of the guest's columns, taught by labels and, on common rows, by the teacher.
+def _stacked(opinions: FloatArray, y: NDArray[np.int64]) -> FloatArray:
+    """Return the weights with the least log loss on unseen rows, held to be equal."""
+    equal = np.full(len(opinions), 1 / len(opinions))
+
+    def loss(weights: FloatArray) -> tuple[float, FloatArray]:
+        value, by_score = _misfit(np.tensordot(weights, opinions, axes=1), y)
+        far = weights - equal
+        return value + EQUAL / 2 * float(far @ far), np.tensordot(opinions, by_score, axes=2) + EQUAL * far
+
+    bounds = [(0.0, None)] * len(equal)
+    return np.asarray(minimize(loss, equal, jac=True, method="L-BFGS-B", bounds=bounds).x)
+
+
+def student(columns: FloatArray, believed: FloatArray) -> Trees:
+    """Return boosted trees of the guest's columns, taught by what is believed of each row.
 
     Parameters
     ----------
     columns : ndarray, shape (rows, guest columns)
-        The common rows first.
-    y : ndarray, shape (rows,)
-    opinions : ndarray, shape (common rows,)
-        The teacher's scores of them, each by a teacher that has not seen the row's label.
-    trust : float
-        Weight of an opinion; the label has the rest.
+    believed : ndarray, shape (rows, classes)
+        Probabilities: of one class alone where nothing but the label counts.
     """
-    believed = y.copy()
-    common = len(opinions)
-    believed[:common] = (1 - trust) * y[:common] + trust * expit(opinions)
-    soft = np.flatnonzero((believed > 0) & (believed < 1))  # rows with two opinions come twice
-    rows = np.concatenate([np.arange(len(y)), soft])
-    labels = np.concatenate([believed >= 0.5, believed[soft] < 0.5]).astype(np.float64)
-    weights = np.concatenate([np.maximum(believed, 1 - believed), np.minimum(believed, 1 - believed)[soft]])
-    return boosted(columns[rows], labels, weights)
+    rows, places = np.nonzero(believed > 0)  # a row comes once for each class that it may be of
+    return boosted(columns[rows], places.astype(np.float64), believed[rows, places])
+
+
+def beliefs(
+    y: NDArray[np.int64], opinions: FloatArray, common: NDArray[np.int64], known: NDArray[np.bool_]
+) -> FloatArray:
+    """Return what is believed of each row: its label, on common rows also the teacher's opinion, shape (rows, classes).
+
+    Parameters
+    ----------
+    y : ndarray, shape (rows,)
+        Places of the classes; any where unknown.
+    opinions : ndarray, shape (common rows, scores)
+    common : ndarray
+        Places of the common rows, all unknown ones among them.
+    known : ndarray of bool, shape (rows,)
+    """
+    chances = probabilities(opinions)
+    believed = np.eye(chances.shape[1])[y]
+    trust = np.where(known[common], TRUST, 1.0)[:, None]
+    believed[common] = (1 - trust) * believed[common] + trust * chances
+    return believed

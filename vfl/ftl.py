@@ -3,15 +3,16 @@
 Host and guest make the same estimator and call the same methods.
 """
 
+import os
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from vfl import data, model, tables
+from vfl import data, model, stored, tables
 from vfl.crypto.product import LatticeBackend
 from vfl.errors import MalformedMessage
 from vfl.fewrows import all_labels, all_rows, known_columns, no_labels
@@ -19,6 +20,7 @@ from vfl.protocols.transfer import ftl
 from vfl.protocols.transfer.ftl_terms import LARGEST_INPUT, Guest, Host, Plan
 from vfl.protocols.wire import Leakage, Role
 from vfl.session import Session, current
+from vfl.trees import probabilities
 
 __all__ = ["FTLClassifier", "first_weights", "standard"]
 
@@ -159,7 +161,7 @@ class FTLClassifier(BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self, "phi_")
         values = known_columns(X, tuple(self.feature_names_in_), "guest")
-        return _probabilities(np.tanh(self._inputs(values) @ self.weights_) @ self.phi_.T)
+        return probabilities(np.tanh(self._inputs(values) @ self.weights_) @ self.phi_.T)
 
     def joint_predict_proba(self, X: Any) -> FloatArray | None:
         """Return probabilities from the host's representations of its rows; both parties call it.
@@ -195,7 +197,17 @@ class FTLClassifier(BaseEstimator):  # type: ignore[misc]
                     ftl.guest_scores(session.channel, self.phi_, len(values), LatticeBackend, session.rng)
                 )
                 session.checkpoint()
-            return _probabilities(scores)
+            return probabilities(scores)
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the most probable class of each row by :meth:`predict_proba`."""
+        found: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        return found
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write this party's half to a file (JSON, mode 0600); :func:`vfl.load` reads it."""
+        check_is_fitted(self, "weights_")
+        model.write_private(Path(path), stored.of_ftl(self))
 
     # --- each role's part
 
@@ -260,12 +272,6 @@ class FTLClassifier(BaseEstimator):  # type: ignore[misc]
         for text, fulfilled in checks.items():
             if not fulfilled:
                 raise ValueError(text)
-
-
-def _probabilities(scores: FloatArray) -> FloatArray:
-    if scores.shape[1] > 1:
-        return np.asarray(softmax(scores, axis=1))
-    return np.column_stack([expit(-scores[:, 0]), expit(scores[:, 0])])
 
 
 def _stated(said: dict[str, str], name: str, session: Session) -> int:

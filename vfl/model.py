@@ -116,12 +116,17 @@ def load(path: str | os.PathLike[str]) -> Any:
     SchemaMismatch
         If its parts do not fit together.
     """
+    from vfl import stored
+
+    kinds = _Half | stored.TransferGuest | stored.TransferHost | stored.FTLHalf
     try:
-        half = msgspec.json.decode(Path(path).read_bytes(), type=_Half)
+        half = msgspec.json.decode(Path(path).read_bytes(), type=kinds)
     except OSError as error:
         raise ConfigError(f"cannot read the model {path}: {error.strerror}") from None
     except msgspec.DecodeError as error:
         raise ConfigError(f"{path} is not a model of this library: {error}") from None
+    if not isinstance(half, _Half):
+        return stored.restored(half, path)
     kind = _kinds().get(half.estimator)
     if half.format != FORMAT or kind is None:
         raise ConfigError(

@@ -4,23 +4,25 @@ Host and guest make the same estimator and call the same methods. Unlike the oth
 guest alone; with the host's representations of the rows that are scored it predicts better.
 """
 
+import os
 import warnings
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from vfl import data, model, tables
-from vfl.distillation import FOLDS, Teacher, boosted, cross_fitted, score, student
-from vfl.errors import InvalidData, LeakageWarning, LocalProtocolError, MalformedMessage
+from vfl import data, model, stored, tables
+from vfl.distillation import FOLDS, Teacher, beliefs, cross_fitted, student
+from vfl.errors import InvalidData, LeakageWarning, LocalProtocolError, MalformedMessage, SchemaMismatch
 from vfl.fewrows import all_labels, all_rows, known_columns, no_labels
 from vfl.protocols.transfer import oneshot
 from vfl.protocols.wire import Leakage, Role
 from vfl.representations import Encoder
 from vfl.session import Session, current
+from vfl.trees import Trees, boosted, probabilities
 
 __all__ = ["TransferClassifier"]
 
@@ -31,11 +33,14 @@ LARGEST_COMPONENTS = 10_000
 
 
 class TransferClassifier(BaseEstimator):  # type: ignore[misc]
-    """One-shot vertical transfer for two classes; it needs ``accept_leakage = ["representation"]`` on all sides.
+    """One-shot vertical transfer for two classes or more.
+
+    It needs ``accept_leakage = ["representation"]`` on all sides.
 
     Each host learns representations of its columns from its own rows and sends those of the common rows, once. The
     guest trains three models locally (:mod:`vfl.distillation`): its own one, a teacher over its columns and the
-    representations, and a student of its columns alone.
+    representations, and a student of its columns alone. Common rows need not have a label: of those the student learns
+    what the teacher thinks.
 
     Parameters
     ----------
@@ -47,13 +52,14 @@ class TransferClassifier(BaseEstimator):  # type: ignore[misc]
 
     Attributes
     ----------
-    classes_ : ndarray, shape (2,)
+    classes_ : ndarray, shape (classes,)
         At the guest.
     encoder_ : Encoder
         At a host.
-    baselines_ : dict of str to Any
-        At the guest: ``"guest"``, a model of its own columns, and ``"overlap"``, one of its columns and the
-        representations that has seen nothing but the common rows; both by boosted trees.
+    baselines_ : dict of str to Trees
+        At the guest: ``"guest"``, a model of its own columns and of all its labelled rows, and ``"overlap"``, one of
+        its columns and the representations that has seen nothing but the labelled common rows. Both are boosted trees
+        with ``predict_proba(values)``, an array in and an array out.
     feature_names_in_ : ndarray of str
     """
 
@@ -69,11 +75,11 @@ class TransferClassifier(BaseEstimator):  # type: ignore[misc]
         X : table, shape (rows, own columns)
             The common rows, as :func:`vfl.align` returns them; numeric columns only.
         y : array-like, shape (rows,)
-            Labels of two classes: the guest's; None at a host.
+            Labels: the guest's; None at a host. A null or NaN is a row without a label.
         rest : table, shape (other rows, own columns), optional
             This party's other rows, with the same columns: a host learns its representations from them, too.
         rest_y : array-like, shape (other rows,), optional
-            Their labels, at the guest.
+            Their labels, at the guest; none missing.
 
         Returns
         -------
@@ -112,14 +118,13 @@ class TransferClassifier(BaseEstimator):  # type: ignore[misc]
                 no_labels(session.name, y, rest_y)
                 self._fit_host(session, every, len(features.values), own)
             else:
-                rows = len(features.values), len(every) - len(features.values)
-                labels = all_labels(y, rest_y, rows, session.name, least=LEAST_OF_A_CLASS)
-                self._fit_guest(session, every, labels, len(features.values), own)
+                labels, known = self._labels(session, y, rest_y, len(features.values), len(every))
+                self._fit_guest(session, every, labels, known, len(features.values), own)
             session.checkpoint()
         return self
 
     def predict_proba(self, X: Any) -> FloatArray:
-        """Return the student's probabilities of both classes, at the guest alone and without a session.
+        """Return the student's probabilities, at the guest alone and without a session.
 
         Parameters
         ----------
@@ -127,7 +132,7 @@ class TransferClassifier(BaseEstimator):  # type: ignore[misc]
 
         Returns
         -------
-        ndarray, shape (rows, 2)
+        ndarray, shape (rows, classes)
 
         Raises
         ------
@@ -137,12 +142,12 @@ class TransferClassifier(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "role_")
         if self.role_ != Role.GUEST.value:
             raise LocalProtocolError("a host has no model of the labels: only the guest predicts alone")
-        return _probabilities(score(self.student_, known_columns(X, tuple(self.feature_names_in_), "guest")))
+        return self.student_.predict_proba(known_columns(X, tuple(self.feature_names_in_), "guest"))
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the more probable class of each row by :meth:`predict_proba`."""
-        more: NDArray[np.int64] = (self.predict_proba(X)[:, 1] > 0.5).astype(np.int64)
-        return np.asarray(self.classes_)[more]
+        """Return the most probable class of each row by :meth:`predict_proba`."""
+        found: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        return found
 
     def joint_predict_proba(self, X: Any) -> FloatArray | None:
         """Return the teacher's probabilities for common rows; all parties call it, in the same order of rows.
@@ -153,7 +158,7 @@ class TransferClassifier(BaseEstimator):  # type: ignore[misc]
 
         Returns
         -------
-        ndarray, shape (rows, 2), or None at a host
+        ndarray, shape (rows, classes), or None at a host
 
         Raises
         ------
@@ -179,9 +184,13 @@ class TransferClassifier(BaseEstimator):  # type: ignore[misc]
                     return None
                 encoded = self._receive(session, len(values))
                 session.checkpoint()
-            return _probabilities(
-                self.teacher_.score(score(self.baselines_["guest"], values), values, encoded)
-            )
+            own = self.baselines_["guest"].scores(values)
+            return probabilities(self.teacher_.scores(own, values, encoded))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write this party's half to a file (JSON, mode 0600); :func:`vfl.load` reads it."""
+        check_is_fitted(self, "role_")
+        model.write_private(Path(path), stored.of_transfer(self))
 
     # --- each role's part
 
@@ -201,8 +210,28 @@ class TransferClassifier(BaseEstimator):  # type: ignore[misc]
             session.run(oneshot.host(session.channel, encoder.transform(every[:rows])))
         self.encoder_, self.model_id_ = encoder, told[0].get("model", "")[:32]
 
+    def _labels(
+        self, session: Session, y: Any, rest_y: Any, common: int, every: int
+    ) -> tuple[data.Labels, NDArray[np.bool_]]:
+        """Return the labels of the rows that have one, and which rows these are."""
+        known = np.ones(every, dtype=bool)
+        if y is not None:
+            y, known[:common] = data.with_gaps(y, session.name, rows=common)
+            y = y[known[:common]]
+        rows, most = (int(known[:common].sum()), every - common), data.LARGEST_CLASSES
+        labels = all_labels(y, rest_y, rows, session.name, least=LEAST_OF_A_CLASS, most_classes=most)
+        if rows[0] < common:
+            session.facts.notes.append(f"{common - rows[0]} of {common} common rows have no label")
+        return labels, known
+
     def _fit_guest(
-        self, session: Session, every: FloatArray, labels: data.Labels, rows: int, own: dict[str, object]
+        self,
+        session: Session,
+        every: FloatArray,
+        labels: data.Labels,
+        known: NDArray[np.bool_],
+        rows: int,
+        own: dict[str, object],
     ) -> None:
         if self.components is not None:
             raise InvalidData(
@@ -210,34 +239,44 @@ class TransferClassifier(BaseEstimator):  # type: ignore[misc]
             )
         self.model_id_ = session.rng.bytes(16).hex()
         theirs = session.call("TransferClassifier.fit", {"rows": rows}, own | {"model": self.model_id_})
-        self._lengths = tuple(
+        self.lengths_ = tuple(
             _length(said.get("components", ""), peer.name)
             for said, peer in zip(theirs, session.peers, strict=True)
         )
         with session.phases.phase("train"):
             encoded = self._receive(session, rows)
-            self._learn(every, labels.encoded, encoded)
+            self._learn(every, labels.encoded, known, encoded)
         self.classes_ = labels.classes
 
     def _receive(self, session: Session, rows: int) -> FloatArray:
         """Return the representations of all hosts side by side."""
-        parts = zip(session.channels, self._lengths, strict=True)
+        if len(self.lengths_) != len(session.channels):
+            raise SchemaMismatch(
+                f"the model was trained with {len(self.lengths_)} hosts, not {len(session.channels)}"
+            )
+        parts = zip(session.channels, self.lengths_, strict=True)
         return np.hstack([session.run(oneshot.guest(channel, rows, length)) for channel, length in parts])
 
-    def _learn(self, every: FloatArray, y: FloatArray, encoded: FloatArray) -> None:
+    def _learn(self, every: FloatArray, y: FloatArray, known: NDArray[np.bool_], encoded: FloatArray) -> None:
         rows, seed = len(encoded), self.random_state
-        common = every[:rows]
-        unseen = cross_fitted(every, y, seed)[:rows]
-        self.teacher_, opinions = Teacher.fit(unseen, common, encoded, y[:rows], seed)
-        self.student_ = student(every, y, opinions, self.teacher_.mixture)
-        self.baselines_ = {
-            "guest": boosted(every, y),
-            "overlap": boosted(np.column_stack([common, encoded]), y[:rows]),
+        common, taught = every[:rows], known[:rows]
+        own = boosted(every[known], y)
+        unseen = cross_fitted(every[known], y, seed)[: taught.sum()]
+        labels = y[: taught.sum()]
+        self.teacher_, by_others = Teacher.fit(unseen, common[taught], encoded[taught], labels, seed)
+        opinions = np.empty((rows, by_others.shape[1]))
+        opinions[taught] = by_others
+        if not taught.all():
+            opinions[~taught] = self.teacher_.scores(
+                own.scores(common[~taught]), common[~taught], encoded[~taught]
+            )
+        places = np.zeros(len(every), dtype=np.int64)
+        places[known] = y
+        self.student_ = student(every, beliefs(places, opinions, np.arange(rows), known))
+        self.baselines_: dict[str, Trees] = {
+            "guest": own,
+            "overlap": boosted(np.hstack([common[taught], encoded[taught]]), labels),
         }
-
-
-def _probabilities(scores: FloatArray) -> FloatArray:
-    return np.column_stack([expit(-scores), expit(scores)])
 
 
 def _length(text: str, party: str) -> int:

@@ -1,6 +1,7 @@
 """Held-out AUC of one-shot transfer and of its baselines over random overlaps."""
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 import vfl
-from vfl.distillation import boosted, score
+from vfl.trees import boosted
 
 Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
 
 
 class Tables:
@@ -30,27 +32,49 @@ class Tables:
         self.host = host.drop(key).to_numpy().astype(np.float64)
         self.pooled = np.hstack([self.guest, self.host])
 
-    def auc(self, scores: Floats) -> float:
-        """Return the AUC of scores of the held-out rows."""
-        return float(roc_auc_score(self.y[self.test], scores))
+    def auc(self, probabilities: Floats) -> float:
+        """Return the AUC over the held-out rows; of more than two classes the mean of each against the rest."""
+        y = self.y[self.test]
+        if probabilities.shape[1] == 2:
+            return float(roc_auc_score(y, probabilities[:, 1]))
+        return float(roc_auc_score(y, probabilities, multi_class="ovr", labels=np.unique(self.y)))
 
-    def trees(self, columns: Floats, rows: NDArray[np.int64]) -> float:
+    def trees(self, columns: Floats, rows: Rows) -> float:
         """Return the held-out AUC of boosted trees trained on some rows in the clear."""
-        return self.auc(score(boosted(columns[rows], self.y[rows].astype(np.float64)), columns[self.test]))
+        places = np.unique(self.y, return_inverse=True)[1].astype(np.float64)
+        return self.auc(boosted(columns[rows], places[rows]).predict_proba(columns[self.test]))
 
 
-def transfer(tables: Tables, common: NDArray[np.int64], rest: NDArray[np.int64]) -> tuple[float, float, int]:
+@dataclass(frozen=True)
+class Overlap:
+    """Which rows are common, which of these have a label, and the others, which all have one or are nobody's."""
+
+    common: Rows
+    known: Rows
+    rest: Rows
+
+    @classmethod
+    def of(cls, train: Rows, overlap: float, labelled: int | None, seed: int) -> "Overlap":
+        """Draw the common rows; with `labelled` so many of them are the only ones with a label."""
+        shuffled = np.random.default_rng(seed).permutation(train)
+        common, rest = np.split(shuffled, [max(1, round(overlap * len(shuffled)))])
+        if labelled is None:
+            return cls(common, common, rest)
+        return cls(common, common[:labelled], rest[:0])
+
+
+def transfer(tables: Tables, overlap: Overlap) -> tuple[float, float, int]:
     """Return the AUC with the host's representations and by the guest alone, and the bytes that crossed."""
+    common, rest = overlap.common, overlap.rest
 
     def bank() -> Any:
         model = vfl.TransferClassifier()
         given = {"rest": tables.guest[rest], "rest_y": tables.y[rest]} if len(rest) else {}
-        model.fit(tables.guest[common], tables.y[common], **given)
+        labels = np.where(np.isin(common, overlap.known), tables.y[common].astype(float), np.nan)
+        model.fit(tables.guest[common], labels, **given)
         traffic = vfl.current().channel.bytes
         joint = model.joint_predict_proba(tables.guest[tables.test])
-        assert joint is not None
-        alone = model.predict_proba(tables.guest[tables.test])
-        return joint[:, 1], alone[:, 1], traffic["sent"] + traffic["received"]
+        return joint, model.predict_proba(tables.guest[tables.test]), traffic["sent"] + traffic["received"]
 
     def shop() -> None:
         model = vfl.TransferClassifier()
@@ -63,18 +87,18 @@ def transfer(tables: Tables, common: NDArray[np.int64], rest: NDArray[np.int64])
     return tables.auc(joint), tables.auc(alone), sent
 
 
-def measure(folder: Path, overlap: float, seeds: int, label: str, key: str) -> dict[str, float]:
+def measure(
+    folder: Path, overlap: float, seeds: int, label: str, key: str, labelled: int | None
+) -> dict[str, float]:
     """Return mean and spread (largest minus smallest) of each AUC over random overlaps."""
     tables = Tables(folder, label, key)
-    guest, joint = tables.trees(tables.guest, tables.train), tables.trees(tables.pooled, tables.train)
-    figures: dict[str, list[float]] = {"guest_auc": [guest], "joint_auc": [joint]}
-    bytes_ = 0
+    figures: dict[str, list[float]] = {"joint_auc": [tables.trees(tables.pooled, tables.train)]}
     for seed in range(seeds):
-        shuffled = np.random.default_rng(seed).permutation(tables.train)
-        common, rest = np.split(shuffled, [max(1, round(overlap * len(shuffled)))])
-        together, alone, bytes_ = transfer(tables, common, rest)
+        drawn = Overlap.of(tables.train, overlap, labelled, seed)
+        together, alone, sent = transfer(tables, drawn)
         found = {
-            "overlap_auc": tables.trees(tables.pooled, common),
+            "guest_auc": tables.trees(tables.guest, np.concatenate([drawn.known, drawn.rest])),
+            "overlap_auc": tables.trees(tables.pooled, drawn.known),
             "transfer_auc": together,
             "transfer_alone_auc": alone,
         }
@@ -83,12 +107,8 @@ def measure(folder: Path, overlap: float, seeds: int, label: str, key: str) -> d
         )
         for name, value in found.items():
             figures.setdefault(name, []).append(value)
-    result: dict[str, float] = {
-        "overlap": overlap,
-        "overlap_rows": len(common),
-        "seeds": seeds,
-        "bytes": bytes_,
-    }
+    result: dict[str, float] = {"overlap": overlap, "overlap_rows": len(drawn.common), "seeds": seeds}
+    result |= {"labelled_overlap_rows": len(drawn.known), "bytes": sent}
     for name, values in figures.items():
         result |= {
             name: round(float(np.mean(values)), 4),

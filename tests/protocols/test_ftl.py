@@ -1,5 +1,7 @@
 """Federated transfer learning: gradients against differences, the secure run against the clear one, what is opened."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import vfl
 from tests.open_backend import OpenBackend
 from tests.support import DeterministicRng
 from vfl.crypto.product import LatticeBackend
-from vfl.errors import InvalidData, PolicyRefused
+from vfl.errors import InvalidData, PolicyRefused, SchemaMismatch
 from vfl.ftl import FTLClassifier
 from vfl.protocols.channel import Party, memory_pair, run_local
 from vfl.protocols.record import Transcript
@@ -155,3 +157,35 @@ def test_it_has_to_be_accepted_and_a_host_has_no_labels() -> None:
             bank=lambda: FTLClassifier(momentum=1.0).fit(GUEST, CLASSES),
             shop=lambda: FTLClassifier(momentum=1.0).fit(HOST),
         )
+
+
+@pytest.mark.parametrize("labels", [CLASSES, (CAUSE[:, 0] > 0).astype(int)], ids=["three classes", "two"])
+def test_both_halves_are_kept_in_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, labels: NDArray[Any]
+) -> None:
+    monkeypatch.setattr("vfl.ftl.LatticeBackend", OpenBackend)
+    model = {"width": 3, "max_iter": 2, "random_state": 3}
+    paths = {name: tmp_path / f"{name}.json" for name in ("bank", "shop")}
+
+    def bank() -> Any:
+        fitted = FTLClassifier(**model).fit(GUEST[:100], labels[:100])
+        fitted.save(paths["bank"])
+        return fitted.joint_predict_proba(GUEST[300:]), vfl.load(paths["bank"]).joint_predict_proba(
+            GUEST[300:]
+        )
+
+    def shop() -> None:
+        fitted = FTLClassifier(**model).fit(HOST[:100])
+        fitted.save(paths["shop"])
+        for half in (fitted, vfl.load(paths["shop"])):
+            half.joint_predict_proba(HOST[300:])
+
+    first, again = vfl.simulate(accept_leakage=["gradient"], bank=bank, shop=shop)["bank"]
+    np.testing.assert_allclose(first, again, atol=1e-9)
+    assert set(vfl.load(paths["bank"]).predict(GUEST)) <= set(labels.tolist())
+    for path, part in ((paths["bank"], "phi"), (paths["shop"], "weights")):
+        told = json.loads(path.read_bytes())
+        told[part] = told[part][:-1] or [[0.0]]
+        path.write_text(json.dumps(told))
+        with pytest.raises(SchemaMismatch, match="damaged"):
+            vfl.load(path)

@@ -1,15 +1,19 @@
 """One-shot transfer: what it gains over its baselines, what crosses, what is refused."""
 
+import json
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 
 import vfl
 from vfl.errors import (
+    ConfigError,
     InvalidData,
     LeakageWarning,
     LocalProtocolError,
@@ -19,6 +23,7 @@ from vfl.errors import (
 )
 from vfl.protocols.wire import OPT_IN, Leakage
 from vfl.representations import Encoder, default_components
+from vfl.trees import Trees
 
 RNG = np.random.default_rng(11)
 ROWS, COMMON = 2_400, 150
@@ -150,3 +155,122 @@ def test_constant_and_impossible_columns() -> None:
         Encoder.fit(HOST, 7)
     with pytest.raises(InvalidData, match="constant"):
         Encoder.fit(np.ones((5, 2)))
+
+
+# --- rows without a label, several classes, files
+
+
+def test_the_student_learns_from_common_rows_without_a_label() -> None:
+    rng = np.random.default_rng(3)
+    cause = rng.normal(size=(ROWS, 3))  # seen well by the host, badly by the guest
+    guest = np.hstack([cause + rng.normal(size=cause.shape), rng.normal(size=(ROWS, 5))])
+    host = cause @ rng.normal(size=(3, 4)) + 0.1 * rng.normal(size=(ROWS, 4))
+    labels = np.where(cause @ [1.5, -1.0, 1.0] + 0.5 * rng.normal(size=ROWS) > 0, "good", "bad")
+    few = [label if place < 80 else None for place, label in enumerate(labels[:1_800])]
+
+    def bank() -> Any:
+        model = vfl.TransferClassifier().fit(guest[:1_800], few)
+        return model, vfl.current().facts.notes
+
+    def shop() -> Any:
+        return vfl.TransferClassifier().fit(host[:1_800])
+
+    model, notes = vfl.simulate(accept_leakage=["representation"], bank=bank, shop=shop)["bank"]
+    found = [half.predict_proba(guest[TEST])[:, 1] for half in (model, model.baselines_["guest"])]
+    alone, own = (roc_auc_score(labels[TEST] == "good", positive) for positive in found)
+    assert alone > own + 0.04
+    assert notes == ["1720 of 1800 common rows have no label"]
+    assert list(model.classes_) == ["bad", "good"]
+
+
+CLASS_NAMES = np.array(["low", "middle", "high", "top"])
+CLASSES = CLASS_NAMES[np.digitize(SCORE + RNG.normal(size=ROWS), [-1.5, 0.0, 1.5])]
+
+
+def of_four_classes() -> vfl.Simulation:
+    def bank() -> Any:
+        model = vfl.TransferClassifier()
+        model.fit(GUEST[:400], CLASSES[:400], rest=GUEST[400:1_800], rest_y=CLASSES[400:1_800])
+        return model, model.joint_predict_proba(GUEST[TEST])
+
+    def shop() -> Any:
+        model = vfl.TransferClassifier().fit(HOST[:400])
+        model.joint_predict_proba(HOST[TEST])
+        return model
+
+    return vfl.simulate(accept_leakage=["representation"], bank=bank, shop=shop)
+
+
+def halves(tmp_path: Path, trained: vfl.Simulation) -> dict[str, Path]:
+    paths = {name: tmp_path / f"{name}.json" for name in ("bank", "shop")}
+    trained["bank"][0].save(paths["bank"])
+    trained["shop"].save(paths["shop"])
+    return paths
+
+
+def test_four_classes_and_files(tmp_path: Path) -> None:
+    trained = of_four_classes()
+    model, joint = trained["bank"]
+    assert joint.shape == (600, 4)
+    np.testing.assert_allclose(joint.sum(axis=1), 1)
+    own = model.baselines_["guest"].predict_proba(GUEST[TEST])
+    areas = [roc_auc_score(CLASSES[TEST], p, multi_class="ovr", labels=model.classes_) for p in (joint, own)]
+    assert areas[0] > areas[1] + 0.01
+    assert set(model.predict(GUEST[TEST])) <= set(CLASS_NAMES)
+
+    paths = halves(tmp_path, trained)
+    assert {path.stat().st_mode & 0o777 for path in paths.values()} == {0o600}
+    np.testing.assert_array_equal(
+        vfl.load(paths["bank"]).predict_proba(GUEST[TEST]), model.predict_proba(GUEST[TEST])
+    )
+    again = vfl.simulate(
+        accept_leakage=["representation"],
+        bank=lambda: vfl.load(paths["bank"]).joint_predict_proba(GUEST[TEST]),
+        shop=lambda: vfl.load(paths["shop"]).joint_predict_proba(HOST[TEST]),
+    )
+    np.testing.assert_array_equal(again["bank"], joint)
+
+
+def bent(path: Path, *keys: Any, to: Any) -> None:
+    """Change one entry of a file."""
+    told = json.loads(path.read_bytes())
+    part = told
+    for key in keys[:-1]:
+        part = part[key]
+    part[keys[-1]] = to
+    path.write_text(json.dumps(told))
+
+
+@pytest.mark.parametrize(
+    ("half", "keys", "to"),
+    [
+        ("bank", ("student", "left", 0), 0),  # a circle
+        ("bank", ("student", "right", 0), 1_000_000),
+        ("bank", ("student", "feature", 0), 4),
+        ("bank", ("student", "roots", 1), 0),
+        ("bank", ("student", "baseline"), [0.0, 0.0]),
+        ("bank", ("weights", 0), 1e999),
+        ("bank", ("folds", 0, "shifts", 0, "weights"), [[0.0], [0.0, 0.0]]),
+        ("bank", ("lengths",), [6]),
+        ("bank", ("classes",), ["bad"]),
+        ("shop", ("scale", 0), 0.0),
+        ("shop", ("axes",), [[1.0]]),
+    ],
+)
+def test_damaged_files_are_refused(
+    tmp_path: Path, trained: vfl.Simulation, half: str, keys: tuple[Any, ...], to: Any
+) -> None:
+    path = halves(tmp_path, trained)[half]
+    assert isinstance(vfl.load(path), vfl.TransferClassifier)
+    bent(path, *keys, to=to)
+    with pytest.raises((SchemaMismatch, ConfigError), match=r"damaged|not a model"):
+        vfl.load(path)
+
+
+def test_trees_are_those_of_scikit_learn() -> None:
+    for y in (SCORE > 0, np.digitize(SCORE, [-1, 1])):
+        model = HistGradientBoostingClassifier(max_iter=7, random_state=0).fit(GUEST, y)
+        trees = Trees.of(model)
+        np.testing.assert_allclose(trees.predict_proba(GUEST), model.predict_proba(GUEST), atol=1e-12)
+        assert trees.fits(4, trees.baseline.size)
+        assert not trees.fits(3, trees.baseline.size)
