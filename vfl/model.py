@@ -117,7 +117,10 @@ def load(path: str | os.PathLike[str]) -> Any:
         If its parts do not fit together.
     """
     try:
-        half = msgspec.json.decode(Path(path).read_bytes(), type=_Half)
+        raw = Path(path).read_bytes()
+        if not raw.startswith(b"{"):  # arrays, which JSON would not hold well
+            return _load_arrays(path, raw)
+        half = msgspec.json.decode(raw, type=_Half)
     except OSError as error:
         raise ConfigError(f"cannot read the model {path}: {error.strerror}") from None
     except msgspec.DecodeError as error:
@@ -149,6 +152,14 @@ def load(path: str | os.PathLike[str]) -> Any:
         if value is not None:
             setattr(model, name, value)
     return model
+
+
+def _load_arrays(path: str | os.PathLike[str], raw: bytes) -> Any:
+    from vfl.neural import split_files
+
+    if raw.startswith(split_files.MAGIC):
+        return split_files.load(path, raw)
+    raise ConfigError(f"{path} is not a model of this library")
 
 
 def _kinds() -> dict[str, Any]:
