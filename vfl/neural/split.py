@@ -248,11 +248,11 @@ class SplitClassifier(BaseEstimator):  # type: ignore[misc]
             shared = {"rows": len(values), "model": self.model_id_}
             session.call(f"SplitClassifier.{operation}", shared, {})
             with session.phases.phase("score"):
-                found = (
+                found: FloatArray | None = None
+                if session.role is Role.HOST:
                     self._send(session, values)
-                    if session.role is Role.HOST
-                    else self._receive(session, values)
-                )
+                else:
+                    found = self._receive(session, values)
                 session.checkpoint()
         return found
 
@@ -345,7 +345,7 @@ class SplitClassifier(BaseEstimator):  # type: ignore[misc]
 
 
 def _positive(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _width(text: str, party: str) -> int:

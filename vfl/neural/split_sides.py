@@ -21,7 +21,7 @@ __all__ = ["Guest", "Host", "protection"]
 Numbers = NDArray[np.float32]
 Places = NDArray[np.int64]
 LABEL_COMPONENTS = 4
-"""Components of an embedding that learn from randomised labels, or one less than there are classes; others stay free."""
+"""Components that learn from randomised labels, or one less than there are classes; the others stay free."""
 
 
 class _Exact:
