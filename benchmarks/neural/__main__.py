@@ -2,7 +2,7 @@
 
     python -m benchmarks.neural --data DIR [--set default_credit|vehicle|digits] [--mode source|split] [--attack]
 
-DIR holds guest.csv and host.csv with integer identifiers, the guest's with labels `y`; or it holds folders of that kind,
+DIR holds guest.csv and host.csv with integer identifiers, the guest's with labels y; or it holds folders of that kind,
 of which `--set` names one (default_credit without it). The digits, in left and right halves, come with scikit-learn.
 Rows whose identifier is divisible by 5 are held out. `--mode source` trains vfl.NeuralClassifier on shares in two
 processes over mutual TLS, `--mode split` vfl.SplitClassifier; `--attack` adds attacks. The last line printed is one
