@@ -312,7 +312,9 @@ class Tiled(Product):
         """Encrypt V, (L, columns, vectors)."""
         return self._backend.secret.encrypt(self._tiles.pack(secret), rng)
 
-    def evaluate(self, received: FreshCiphertexts, operand: Words, rng: Rng) -> tuple[FreshCiphertexts, Share]:
+    def evaluate(
+        self, received: FreshCiphertexts, operand: Words, rng: Rng
+    ) -> tuple[FreshCiphertexts, Share]:
         """Multiply by a matrix that :meth:`prepare` took."""
         peer, tiles = self._backend.peer, self._tiles
         product = tiles.multiply(peer.accept(received, tiles.inputs), operand, self._bound)
@@ -352,6 +354,7 @@ class Slotwise(Product):
         return np.ascontiguousarray(blocks)
 
     def encrypt(self, secret: Share, rng: Rng) -> FreshCiphertexts:
+        """Encrypt factors, (J, L, length)."""
         parts: list[FreshCiphertexts] = []
         for limb, (slots, key) in enumerate(zip(self._slots, self._backend.slot_secrets, strict=False)):
             encoded = slots.encode(self._arrange(secret, limb).reshape(-1, self._degree))
@@ -359,6 +362,7 @@ class Slotwise(Product):
         return Bundle(parts)
 
     def evaluate(self, received: FreshCiphertexts, operand: Any, rng: Rng) -> tuple[FreshCiphertexts, Share]:
+        """Multiply by the other factors, (J, L, length)."""
         return self.multiply(self.accept(received), operand, rng)
 
     def accept(self, received: FreshCiphertexts) -> list[Ciphertexts]:
@@ -385,6 +389,7 @@ class Slotwise(Product):
         return Bundle(parts), ring.negate(share)
 
     def open(self, received: FreshCiphertexts) -> Share:
+        """Return the key holder's share: (L, length)."""
         return self.open_limbs(received, self._ring.limbs)
 
     def bytes_of(self, limbs: int) -> int:
@@ -395,7 +400,9 @@ class Slotwise(Product):
         """Return the key holder's share of a product modulo the first `limbs` primes: (limbs, length)."""
         share = Ring(RING.primes[:limbs]).zeros(self._length)
         bundle = _split(received, self._products[:limbs])
-        for limb, (slots, key) in enumerate(zip(self._slots[:limbs], self._backend.slot_secrets, strict=False)):
+        for limb, (slots, key) in enumerate(
+            zip(self._slots[:limbs], self._backend.slot_secrets, strict=False)
+        ):
             opened = key.open(bundle[limb], self._blocks, self._positions)
             share[limb] = self._sums(slots.decode(opened), limb)
         return share

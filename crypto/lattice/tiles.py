@@ -1,7 +1,7 @@
 """Products of two matrices in coefficients: many vectors share a polynomial, for matrices of few rows.
 
-X is n x k, of small integers that the evaluator knows; W, k x m, comes encrypted. A polynomial takes a tile of a rows and
-b vectors, a k b <= N, with X^-e = -X^(N-e):
+X is n x k, of small integers that the evaluator knows; W, k x m, comes encrypted. A polynomial takes a tile of a rows
+and b vectors, a k b <= N, with X^-e = -X^(N-e):
 
     x(X) = sum over i < a, l of x_il X^(k i - l)        w(X) = sum over l, j < b of w_lj X^(l + k a j)
 
@@ -62,7 +62,7 @@ class Tiles:
         """
         if min(rows, columns, vectors) < 1 or columns > params.degree:
             raise EncodingOverflow(
-                f"a product of {rows} x {columns} by {columns} x {vectors} numbers: sums have 1 to {params.degree} terms"
+                f"{rows} x {columns} times {columns} x {vectors} numbers: sums have 1 to {params.degree} terms"
             )
         places = params.degree // columns
         sizes = {-(-vectors // parts) for parts in range(1, vectors + 1)}

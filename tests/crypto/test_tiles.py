@@ -22,7 +22,8 @@ def parties() -> tuple[LatticeBackend, LatticeBackend]:
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "vectors"), [(256, 14, 32), (10, 256, 32), (1, 1, 1), (3, 8192, 2), (70, 5, 300), (256, 65, 33)]
+    ("rows", "columns", "vectors"),
+    [(256, 14, 32), (10, 256, 32), (1, 1, 1), (3, 8192, 2), (70, 5, 300), (256, 65, 33)],
 )
 def test_shares_of_a_product(
     parties: tuple[LatticeBackend, LatticeBackend], rows: int, columns: int, vectors: int
