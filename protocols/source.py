@@ -7,7 +7,7 @@
     2. Factors                      <-->              sines and cosines of each one's own part of every angle z_ij
        <h> = sin <z>                <-- Masked --     made by the host, of the guest's factors and its own
     3. <o> = gain/m <h> V                             V of +1 and -1 is public: local
-       <r> = logistic(<o>) - y      <-->              a chain of four sines, of outputs only
+       <r> = logistic(<o> + c) - y  <-->              a chain of four sines, of outputs only; c is the guest's
     4. <d> = cos <z> (<r> V^T)      <-- Masked -->    the other's factors times own ones and share of r
     5. <g> = (A^T <d>, B^T <d>)     <-->              two secure products
     6. <W> moves by momentum                          local, but for truncation
@@ -47,7 +47,7 @@ from vfl.crypto.rng import Rng
 from vfl.protocols.arithmetic import Arithmetic
 from vfl.protocols.channel import Channel
 from vfl.protocols.product import Masked, Vector, exchange, exchange_keys
-from vfl.protocols.source_plan import LARGEST_ENTRY, OPENED_BITS, SCORE_BITS, STEP_BITS, Plan
+from vfl.protocols.source_plan import LARGEST_ENTRY, OPENED_BITS, SCORE_BITS, STEP_BITS, Labels, Plan
 from vfl.protocols.wire import Array, Declaration, Leakage, Message, Role
 
 __all__ = ["scores", "train"]
@@ -72,7 +72,7 @@ class Scores(Message, frozen=True, kw_only=True):
 async def train(
     peer: Channel,
     inputs: FloatArray,
-    labels: FloatArray | None,
+    labels: Labels | None,
     start: FloatArray,
     plan: Plan,
     common: Rng,
@@ -86,8 +86,8 @@ async def train(
     peer : Channel
     inputs : ndarray, shape (rows, own columns)
         Within LARGEST_INPUT; the guest's first column is of ones.
-    labels : ndarray, shape (rows, outputs), or None
-        The guest's, of 0 and 1.
+    labels : Labels or None
+        The guest's.
     start : ndarray, shape (columns of both, units)
         This party's part of the first weights, the guest's columns first; the weights are the sum of both parts.
     plan : Plan
@@ -128,7 +128,9 @@ async def train(
 async def scores(
     peer: Channel, inputs: FloatArray, weights: Share, plan: Plan, rng: Rng
 ) -> FloatArray | None:
-    """Return the scores of rows at the guest, (rows, outputs); None at the host, which runs this too.
+    """Return the scores of rows, without the offset, at the guest, (rows, outputs); None at the host.
+
+    Both run this.
 
     Parameters
     ----------
@@ -165,7 +167,7 @@ class _Layer:
         blocks = slice(0, guest), slice(guest, guest + host)
         self._own, self._other = blocks if self.arithmetic.party == 0 else blocks[::-1]
 
-    async def gradient(self, rows: NDArray[np.int32], y: FloatArray | None, weights: Share) -> Share:
+    async def gradient(self, rows: NDArray[np.int32], y: Labels | None, weights: Share) -> Share:
         """Return the share of the summed gradient for a batch of integers, (L, columns of both, units)."""
         turns = await self._angles(rows, weights)
         factors = _Factors(self._peer, self.backend, self._plan.amplitude, turns.reshape(-1), self._rng)
@@ -228,13 +230,16 @@ class _Layer:
         summed = ring.forward(self._plan.readout.T, np.ascontiguousarray(hidden.transpose(0, 2, 1)))
         return np.ascontiguousarray(summed.transpose(0, 2, 1))
 
-    async def _residuals(self, hidden: Share, y: FloatArray | None) -> Share:
+    async def _residuals(self, hidden: Share, labels: Labels | None) -> Share:
         """Return the share of each score's residual, (L, rows, outputs)."""
         bits, summed = self._plan.residual_bits, self._read_out(hidden, _SHORT)
+        if labels is not None:
+            offset = np.broadcast_to(labels.offset, summed.shape[1:])
+            summed = _SHORT.add(summed, _SHORT.encode(offset, SCORE_BITS))
         flat = summed.reshape(_SHORT.limbs, -1)
         mean = await self.arithmetic.chain(LOGISTIC_20, flat, SCORE_BITS, bits)
         mean = mean.reshape(RING.limbs, *summed.shape[1:])
-        return mean if y is None else RING.subtract(mean, RING.encode(y, bits))
+        return mean if labels is None else RING.subtract(mean, RING.encode(labels.y, bits))
 
 
 @final

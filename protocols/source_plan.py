@@ -1,8 +1,9 @@
 """Sizes and fixed-point formats of a network on shares (:mod:`vfl.protocols.source`)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,18 @@ from vfl.crypto.links import LOGISTIC_20
 from vfl.crypto.ring import RING, Share, failure_bits
 from vfl.errors import EncodingOverflow, InvalidData
 
-__all__ = ["GAIN", "LARGEST_INPUT", "OPENED_BITS", "SCORE_BITS", "WEIGHT_BITS", "Plan"]
+__all__ = [
+    "GAIN",
+    "LARGEST_INPUT",
+    "LARGEST_OFFSET",
+    "LARGEST_START",
+    "OPENED_BITS",
+    "SCORE_BITS",
+    "STEP_BITS",
+    "WEIGHT_BITS",
+    "Labels",
+    "Plan",
+]
 
 FloatArray = NDArray[np.float64]
 LARGEST_INPUT = 4.0
@@ -25,6 +37,8 @@ OPENED_BITS = 14
 """Fraction bits of scores that are opened."""
 GAIN = 12.0
 """Largest score, by the bound of the sine."""
+LARGEST_OFFSET = 6.0
+"""Of the absolute values of what the guest adds to all scores."""
 LARGEST_START = 8.0
 """Of the absolute values of each party's part of the first weights."""
 STEP_BITS = 24
@@ -130,7 +144,7 @@ class Plan:
     @property
     def _gradient(self) -> float:
         """Bound of an integer gradient, if residuals had RESIDUAL_BITS."""
-        return self.batch * LARGEST_ENTRY * self.outputs * self.amplitude * 2.0 ** (RESIDUAL_BITS + 0.01)
+        return math.ldexp(self.batch * LARGEST_ENTRY * self.outputs * self.amplitude, RESIDUAL_BITS) * 1.01
 
     @property
     def gradient_shift(self) -> int:
@@ -189,11 +203,45 @@ class Plan:
         )
 
 
+@dataclass(frozen=True)
+class Labels:
+    """What the guest alone knows.
+
+    Attributes
+    ----------
+    y : ndarray, shape (rows, outputs)
+        0 and 1.
+    offset : ndarray, shape (outputs,)
+        What it adds to all scores, of an absolute value of at most LARGEST_OFFSET: the log odds of the classes.
+    """
+
+    y: FloatArray
+    offset: FloatArray
+
+    @classmethod
+    def of(cls, y: FloatArray) -> Self:
+        """Take the log odds of the classes among the rows."""
+        odds = np.log(y.sum(axis=0) / (len(y) - y.sum(axis=0)))
+        return cls(y, np.clip(odds, -LARGEST_OFFSET, LARGEST_OFFSET))
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Self:
+        return replace(self, y=self.y[rows])
+
+
 def sylvester(rows: int, columns: int) -> NDArray[np.int32]:
-    """Return columns 1, 2, ... of Sylvester's matrix of +1 and -1: (-1) to the number of bits that i and j share."""
-    common = np.bitwise_and.outer(np.arange(rows), np.arange(1, columns + 1))
+    """Return columns of Sylvester's matrix of +1 and -1: (-1) to the number of bits that i and j have in common.
+
+    First those whose number j has few bits, and an odd number of them: so no two rows are equal as long as can be.
+    """
+    places = sorted(range(1, max(2, 1 << (rows - 1).bit_length())), key=_parity_and_bits)[:columns]
+    common = np.bitwise_and.outer(np.arange(rows), places)
     parity = np.zeros_like(common)
     while common.any():
         parity ^= common & 1
         common >>= 1
     return (1 - 2 * parity).astype(np.int32)
+
+
+def _parity_and_bits(number: int) -> tuple[bool, int, int]:
+    bits = number.bit_count()
+    return bits % 2 == 0, bits, number

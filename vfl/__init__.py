@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vfl.linear import LinearRegression, LogisticRegression
     from vfl.membership import aggregate, join
     from vfl.model import load
+    from vfl.neural.source import NeuralClassifier
     from vfl.outcome import record_metrics
     from vfl.overlap import Spine, enrich, intersection_size, intersection_sum, spine
     from vfl.privacy import ClientPrivacy
@@ -36,6 +37,7 @@ __all__ = [
     "Key",
     "LinearRegression",
     "LogisticRegression",
+    "NeuralClassifier",
     "PoissonRegressor",
     "Session",
     "Simulated",
@@ -74,6 +76,7 @@ _HOMES = {
     "Key": "identifiers",
     "LinearRegression": "linear",
     "LogisticRegression": "linear",
+    "NeuralClassifier": "neural.source",
     "PoissonRegressor": "tweedie",
     "Session": "session",
     "Simulated": "adapter",

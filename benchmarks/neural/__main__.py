@@ -23,7 +23,7 @@ def main() -> None:
         prog="benchmarks.neural", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--set", choices=SETS)
+    parser.add_argument("--set", metavar="|".join(SETS))
     parser.add_argument("--mode", choices=["source", "split"], default="source")
     parser.add_argument("--attack", action="store_true")
     options, others = parser.parse_known_args()

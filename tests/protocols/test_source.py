@@ -13,13 +13,13 @@ from vfl.errors import EncodingOverflow, InvalidData
 from vfl.protocols import source
 from vfl.protocols.channel import Party, memory_pair, run_local
 from vfl.protocols.record import Transcript
-from vfl.protocols.source_plan import GAIN, WEIGHT_BITS, Plan, sylvester
+from vfl.protocols.source_plan import GAIN, WEIGHT_BITS, Labels, Plan, sylvester
 from vfl.protocols.wire import Leakage, Role
 
 Floats = NDArray[np.float64]
 
 
-def generated(plan: Plan, seed: int = 1) -> tuple[Floats, Floats, Floats, tuple[Floats, Floats]]:
+def generated(plan: Plan, seed: int = 1) -> tuple[Floats, Floats, Labels, tuple[Floats, Floats]]:
     """Return inputs of both parties, labels, and both parts of the first weights."""
     rng = np.random.default_rng(seed)
     guest, host = (np.clip(rng.normal(size=(plan.rows, k)), -4, 4) for k in plan.columns)
@@ -29,10 +29,10 @@ def generated(plan: Plan, seed: int = 1) -> tuple[Floats, Floats, Floats, tuple[
         float
     )
     start = [rng.normal(size=(sum(plan.columns), plan.units)) / 4 for _ in range(2)]
-    return guest, host, labels, (start[0], start[1])
+    return guest, host, Labels.of(labels), (start[0], start[1])
 
 
-def clear(plan: Plan, inputs: Floats, labels: Floats, weights: Floats, common: Any) -> Floats:
+def clear(plan: Plan, inputs: Floats, labels: Labels, weights: Floats, common: Any) -> Floats:
     """Train in the clear by the definition: the gradient of the mean logistic loss, units/gain times."""
     velocity, readout = np.zeros_like(weights), plan.readout
     for step in range(plan.steps):
@@ -41,7 +41,7 @@ def clear(plan: Plan, inputs: Floats, labels: Floats, weights: Floats, common: A
         place = step % plan.each * plan.batch
         batch = order[place : place + plan.batch]
         z = inputs[batch] @ weights
-        residuals = expit(GAIN / plan.units * np.sin(z) @ readout) - labels[batch]
+        residuals = expit(GAIN / plan.units * np.sin(z) @ readout + labels.offset) - labels.y[batch]
         gradient = inputs[batch].T @ (np.cos(z) * (residuals @ readout.T)) / plan.batch
         rate = plan.learning_rate * (0.5 + 0.5 * np.cos(np.pi * step / plan.steps))
         decay = plan.penalty * weights
@@ -88,8 +88,8 @@ def test_weights_and_scores_are_those_of_the_clear(plan: Plan) -> None:
     weights, scores = on_shares(plan)
     guest, host, labels, starts = generated(plan)
     inputs = np.hstack([guest, host])
-    expected = clear(plan, inputs, labels, sum(starts), DeterministicRng(9))
-    assert np.abs(expected - sum(starts)).max() > 0.1
+    expected = clear(plan, inputs, labels, starts[0] + starts[1], DeterministicRng(9))
+    assert np.abs(expected - starts[0] - starts[1]).max() > 0.1
     np.testing.assert_allclose(weights, expected, atol=1e-3)
     np.testing.assert_allclose(
         scores, GAIN / plan.units * np.sin(inputs @ expected) @ plan.readout, atol=5e-3
