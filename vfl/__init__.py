@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vfl.membership import aggregate, join
     from vfl.model import load
     from vfl.neural.defences import Defended, Marvell, RandomisedLabels, Undefended
+    from vfl.neural.source import NeuralClassifier
     from vfl.neural.split import SplitClassifier
     from vfl.outcome import record_metrics
     from vfl.overlap import Spine, enrich, intersection_size, intersection_sum, spine
@@ -40,6 +41,7 @@ __all__ = [
     "LinearRegression",
     "LogisticRegression",
     "Marvell",
+    "NeuralClassifier",
     "PoissonRegressor",
     "RandomisedLabels",
     "Session",
@@ -83,6 +85,7 @@ _HOMES = {
     "LinearRegression": "linear",
     "LogisticRegression": "linear",
     "Marvell": "neural.defences",
+    "NeuralClassifier": "neural.source",
     "PoissonRegressor": "tweedie",
     "RandomisedLabels": "neural.defences",
     "Session": "session",
