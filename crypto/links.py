@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from vfl.crypto.ring import RING
 
-__all__ = ["EXPONENTIAL", "LOGISTIC", "Chain", "Step"]
+__all__ = ["EXPONENTIAL", "LOGISTIC", "LOGISTIC_20", "Chain", "Step"]
 
 FloatArray = NDArray[np.float64]
 
@@ -129,6 +129,21 @@ LOGISTIC = Chain(
     constant=0.5,
 )
 """1 / (1 + e^-z): off by at most 4.5e-5."""
+
+_LOGISTIC_20 = [
+    (0.6440948748, 0.2929653816),
+    (1.4328602054, 0.1396462559),
+    (1.0541127173, -0.1222476490),
+    (0.5001212123, 0.1326062306),
+]
+LOGISTIC_20 = Chain(
+    steps=tuple(Step(*step) for step in _LOGISTIC_20),
+    reach=(-20.0, 20.0),
+    limbs=2,
+    guard_bits=24,
+    constant=0.5,
+)
+"""1 / (1 + e^-z) in four steps, for scores that are bounded: off by at most 1.3e-4."""
 
 EXPONENTIAL = Chain(
     steps=tuple(Step(*step) for step in _EXPONENTIAL),

@@ -32,12 +32,14 @@ from vfl.crypto.lattice import (
     vector_bytes,
 )
 from vfl.crypto.lattice.packing import Slots
+from vfl.crypto.lattice.scheme import Ciphertexts
 from vfl.crypto.lattice.tables import Words
+from vfl.crypto.lattice.tiles import Tiles
 from vfl.crypto.ring import RING, Ring, Share
 from vfl.crypto.rng import Rng
 from vfl.errors import EncodingOverflow, InvalidCiphertext
 
-__all__ = ["Backend", "Bundle", "LatticeBackend", "Prepared", "Product"]
+__all__ = ["Backend", "Bundle", "LatticeBackend", "Prepared", "Product", "Slotwise", "Tiled"]
 
 
 @final
@@ -199,9 +201,13 @@ class LatticeBackend(Backend):
         """Return the product M^T v."""
         return _Backward(self, Layout.balanced(SHARES, rows, columns), vectors)
 
-    def slotwise(self, terms: int, length: int, limbs: int = RING.limbs) -> Product:
+    def slotwise(self, terms: int, length: int, limbs: int = RING.limbs) -> "Slotwise":
         """Return the sum of `terms` products number by number, modulo the first `limbs` primes of t."""
-        return _Slotwise(self, terms, length, limbs)
+        return Slotwise(self, terms, length, limbs)
+
+    def tiled(self, rows: int, columns: int, vectors: int, bound: int) -> "Tiled":
+        """Return the product M V of many vectors in few ciphertexts, for entries of M of at most `bound`."""
+        return Tiled(self, Tiles.fewest(SHARES, rows, columns, vectors), bound)
 
 
 class _Coefficients(Product):
@@ -288,7 +294,41 @@ class _Backward(_Coefficients):
 
 
 @final
-class _Slotwise(Product):
+class Tiled(Product):
+    """Products with a matrix that take many vectors in a ciphertext (:mod:`vfl.crypto.lattice.tiles`)."""
+
+    def __init__(self, backend: LatticeBackend, tiles: Tiles, bound: int) -> None:
+        self._backend, self._tiles, self._bound = backend, tiles, bound
+        self.vector_bytes = vector_bytes(SHARES, tiles.inputs)
+        self.product_bytes = products_bytes(SHARES, tiles.outputs, len(tiles.positions))
+
+    def prepare(self, integers: NDArray[np.int32]) -> Words:
+        """Return the operand for a matrix. Raises EncodingOverflow if an entry exceeds the bound."""
+        if int(np.abs(integers).max()) > self._bound:
+            raise EncodingOverflow(f"matrix entries exceed the bound {self._bound}")
+        return self._tiles.operands(integers)
+
+    def encrypt(self, secret: Share, rng: Rng) -> FreshCiphertexts:
+        """Encrypt V, (L, columns, vectors)."""
+        return self._backend.secret.encrypt(self._tiles.pack(secret), rng)
+
+    def evaluate(
+        self, received: FreshCiphertexts, operand: Words, rng: Rng
+    ) -> tuple[FreshCiphertexts, Share]:
+        """Multiply by a matrix that :meth:`prepare` took."""
+        peer, tiles = self._backend.peer, self._tiles
+        product = tiles.multiply(peer.accept(received, tiles.inputs), operand, self._bound)
+        fresh, masks = peer.rerandomise(product, tiles.positions, rng)
+        return fresh, RING.negate(tiles.unpack(masks))
+
+    def open(self, received: FreshCiphertexts) -> Share:
+        """Return the key holder's share: (L, rows, vectors)."""
+        tiles = self._tiles
+        return tiles.unpack(self._backend.secret.open(received, tiles.outputs, tiles.positions))
+
+
+@final
+class Slotwise(Product):
     """Products number by number, prime by prime; short ones side by side, so that one ciphertext takes all J."""
 
     def __init__(self, backend: LatticeBackend, terms: int, length: int, limbs: int) -> None:
@@ -314,6 +354,7 @@ class _Slotwise(Product):
         return np.ascontiguousarray(blocks)
 
     def encrypt(self, secret: Share, rng: Rng) -> FreshCiphertexts:
+        """Encrypt factors, (J, L, length)."""
         parts: list[FreshCiphertexts] = []
         for limb, (slots, key) in enumerate(zip(self._slots, self._backend.slot_secrets, strict=False)):
             encoded = slots.encode(self._arrange(secret, limb).reshape(-1, self._degree))
@@ -321,21 +362,47 @@ class _Slotwise(Product):
         return Bundle(parts)
 
     def evaluate(self, received: FreshCiphertexts, operand: Any, rng: Rng) -> tuple[FreshCiphertexts, Share]:
-        parts: list[FreshCiphertexts] = []
-        share = self._ring.zeros(self._length)
+        """Multiply by the other factors, (J, L, length)."""
+        return self.multiply(self.accept(received), operand, rng)
+
+    def accept(self, received: FreshCiphertexts) -> list[Ciphertexts]:
+        """Validate the key holder's factors, prime by prime, for one product with them or several."""
         bundle = _split(received, self._vectors)
-        for limb, (slots, key) in enumerate(zip(self._slots, self._backend.slot_peers, strict=False)):
-            vector = key.accept(bundle[limb], self._blocks * self._terms)
-            sums = slots.multiply(vector, self._arrange(operand, limb))
+        return [
+            key.accept(part, self._blocks * self._terms)
+            for part, key in zip(bundle, self._backend.slot_peers, strict=False)
+        ]
+
+    def multiply(
+        self, factors: list[Ciphertexts], operand: Share, rng: Rng
+    ) -> tuple[FreshCiphertexts, Share]:
+        """Multiply accepted factors by (J, L, length) numbers, L being that of the factors or smaller."""
+        parts: list[FreshCiphertexts] = []
+        limbs = operand.shape[1]
+        ring = Ring(RING.primes[:limbs])
+        share = ring.zeros(self._length)
+        for limb, (slots, key) in enumerate(zip(self._slots[:limbs], self._backend.slot_peers, strict=False)):
+            sums = slots.multiply(factors[limb], self._arrange(operand, limb))
             fresh, masks = key.rerandomise(sums, self._positions, rng)
             parts.append(fresh)
             share[limb] = self._sums(slots.decode(masks), limb)
-        return Bundle(parts), self._ring.negate(share)
+        return Bundle(parts), ring.negate(share)
 
     def open(self, received: FreshCiphertexts) -> Share:
-        share = self._ring.zeros(self._length)
-        bundle = _split(received, self._products)
-        for limb, (slots, key) in enumerate(zip(self._slots, self._backend.slot_secrets, strict=False)):
+        """Return the key holder's share: (L, length)."""
+        return self.open_limbs(received, self._ring.limbs)
+
+    def bytes_of(self, limbs: int) -> int:
+        """Return the size of a product modulo the first `limbs` primes."""
+        return sum(self._products[:limbs])
+
+    def open_limbs(self, received: FreshCiphertexts, limbs: int) -> Share:
+        """Return the key holder's share of a product modulo the first `limbs` primes: (limbs, length)."""
+        share = Ring(RING.primes[:limbs]).zeros(self._length)
+        bundle = _split(received, self._products[:limbs])
+        for limb, (slots, key) in enumerate(
+            zip(self._slots[:limbs], self._backend.slot_secrets, strict=False)
+        ):
             opened = key.open(bundle[limb], self._blocks, self._positions)
             share[limb] = self._sums(slots.decode(opened), limb)
         return share

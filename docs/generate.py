@@ -38,7 +38,7 @@ RECEIVERS = {
     Role.EITHER: "both",
 }
 SENDERS = {Role.EITHER: "both"}
-TELLING = (Leakage.INTERSECTION, Leakage.PAYLOAD, Leakage.REPRESENTATION, Leakage.SCORE, Leakage.GRADIENT)
+TELLING = (Leakage.INTERSECTION, *OPT_IN)
 HORIZONTAL = (Role.AGGREGATOR, Role.CLIENT)  # not part of a session of two
 CALLS = {
     "cardinality": "in `vfl.intersection_size`",
@@ -53,7 +53,7 @@ CALLS = {
     "ftl": "in `vfl.FTLClassifier`",
 }
 TAG_BYTES = 16
-FIRST = ["session", "psi", "product", "glm", "inference", "gradient", "transfer", "secagg", "ckks"]
+FIRST = ["session", "psi", "product", "glm", "inference", "gradient", "transfer", "split", "secagg", "ckks"]
 
 
 def messages(protocol: str = "") -> list[type[Message]]:
@@ -326,6 +326,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "secagg": of_protocol("secagg"),
     "ckks": of_protocol("ckks"),
     "transfer": of_protocol("transfer"),
+    "split": of_protocol("split"),
     "configuration": configuration,
     "job": job_file,
     "parameters": parameters,

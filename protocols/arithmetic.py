@@ -147,6 +147,7 @@ class Arithmetic:
         ----------
         chain : Chain
         scores : Share, shape (L, n)
+            Without a linear term in the chain, fewer limbs will do: angles wrap as shares modulo any primes do.
         score_bits : int
             Fraction bits of the scores.
         bits : int
@@ -165,16 +166,18 @@ class Arithmetic:
         unit = chain.scale * 2.0 ** (bits + chain.guard_bits)
         turns = self._turns(scores, last, score_bits) + carried
         curve = await self.sine(turns, last.amplitude * unit)
-        line = RING.scale(scores, round(chain.linear * unit / 2**score_bits))
         constant = RING.integers(np.full(scores.shape[1], round(chain.constant * unit)))
-        whole = RING.add(RING.add(curve, line), self.constant(constant))
+        whole = RING.add(curve, self.constant(constant))
+        if chain.linear:
+            whole = RING.add(whole, RING.scale(scores, round(chain.linear * unit / 2**score_bits)))
         return self.truncate(whole, chain.guard_bits)
 
     def _turns(self, scores: Share, step: Step, score_bits: int) -> FloatArray:
         """Return this party's part of the angle w z + f."""
-        multiplier = round(Fraction(step.slope / (2 * math.pi)) * RING.modulus / 2**score_bits)
+        ring = Ring(RING.primes[: len(scores)])
+        multiplier = round(Fraction(step.slope / (2 * math.pi)) * ring.modulus / 2**score_bits)
         start = 0.0 if self.party else step.start / (2 * math.pi)
-        return RING.turns(scores, multiplier) + start
+        return ring.turns(scores, multiplier) + start
 
     async def times_guest(self, x: Share, factor: Share | None, bits: int = 0) -> Share:
         """Return the share of x w 2^-bits for a factor w that the guest knows; the host passes None."""

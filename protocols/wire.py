@@ -65,11 +65,22 @@ class Leakage(enum.StrEnum):
     REPRESENTATION = "representation"  # vectors made of a row's columns, one for each common row
     SCORE = "score"  # a party's part of each row's score
     GRADIENT = "gradient"  # a party's own gradient, as an aggregate over a batch
+    NOISY_LABEL = "noisy_label"  # each row's label behind randomised response
+    ROW_GRADIENT = "row_gradient"  # a gradient for each row: its label, unless noise hides it
     AGGREGATE = "aggregate"  # sums over all rows, or over so many parties, that no part of them follows
     CONTROL = "control"  # continue, stop, done
 
 
-OPT_IN = frozenset({Leakage.PAYLOAD, Leakage.REPRESENTATION, Leakage.SCORE, Leakage.GRADIENT})
+OPT_IN = frozenset(
+    {
+        Leakage.PAYLOAD,
+        Leakage.REPRESENTATION,
+        Leakage.SCORE,
+        Leakage.GRADIENT,
+        Leakage.NOISY_LABEL,
+        Leakage.ROW_GRADIENT,
+    }
+)
 """Classes that both parties' configurations must name in ``accept_leakage``."""
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from vfl.linear import LinearRegression, LogisticRegression
     from vfl.membership import aggregate, join
     from vfl.model import load
+    from vfl.neural.defences import Defended, Marvell, RandomisedLabels, Undefended
+    from vfl.neural.source import NeuralClassifier
+    from vfl.neural.split import SplitClassifier
     from vfl.outcome import record_metrics
     from vfl.overlap import Spine, enrich, intersection_size, intersection_sum, spine
     from vfl.privacy import ClientPrivacy
@@ -31,18 +34,24 @@ if TYPE_CHECKING:
 __all__ = [
     "AlignedFiles",
     "ClientPrivacy",
+    "Defended",
     "FTLClassifier",
     "GammaRegressor",
     "Key",
     "LinearRegression",
     "LogisticRegression",
+    "Marvell",
+    "NeuralClassifier",
     "PoissonRegressor",
+    "RandomisedLabels",
     "Session",
     "Simulated",
     "Simulation",
     "Spine",
+    "SplitClassifier",
     "TransferClassifier",
     "TweedieRegressor",
+    "Undefended",
     "__version__",
     "aggregate",
     "align",
@@ -70,16 +79,22 @@ _HOMES = {
     "GammaRegressor": "tweedie",
     "AlignedFiles": "streaming",
     "ClientPrivacy": "privacy",
+    "Defended": "neural.defences",
     "FTLClassifier": "ftl",
     "Key": "identifiers",
     "LinearRegression": "linear",
     "LogisticRegression": "linear",
+    "Marvell": "neural.defences",
+    "NeuralClassifier": "neural.source",
     "PoissonRegressor": "tweedie",
+    "RandomisedLabels": "neural.defences",
     "Session": "session",
     "Simulated": "adapter",
     "Simulation": "simulation",
+    "SplitClassifier": "neural.split",
     "TransferClassifier": "transfer",
     "TweedieRegressor": "tweedie",
+    "Undefended": "neural.defences",
     "Spine": "overlap",
     "aggregate": "membership",
     "align": "alignment",

@@ -1,4 +1,4 @@
-"""Tables of a party whose rows are only in part common ones: what both transfer estimators check."""
+"""Tables of a party, and what its peer states: what the estimators of transfer and of networks check."""
 
 from typing import Any
 
@@ -6,11 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfl import data
-from vfl.errors import InvalidData
+from vfl.errors import InvalidData, MalformedMessage
 
-__all__ = ["all_labels", "all_rows", "known_columns", "no_labels"]
+__all__ = ["all_labels", "all_rows", "known_columns", "no_labels", "stated"]
 
 FloatArray = NDArray[np.float64]
+LARGEST_COLUMNS = 10_000
 
 
 def known_columns(table: Any, expected: tuple[str, ...], party: str) -> FloatArray:
@@ -77,3 +78,17 @@ def all_labels(
     if len(both.classes) != len(common.classes):
         raise InvalidData(f"{party}: a class of the other rows has no common row: leave its rows out")
     return both
+
+
+def stated(said: dict[str, str], name: str, party: str) -> int:
+    """Return a number of columns or scores that the peer `party` stated.
+
+    Raises
+    ------
+    MalformedMessage
+        If it is no plausible one.
+    """
+    text = said.get(name, "")
+    if not text.isascii() or not text.isdecimal() or len(text) > 6 or not 1 <= int(text) <= LARGEST_COLUMNS:
+        raise MalformedMessage(f"{party} did not state a plausible number of {name}")
+    return int(text)

@@ -14,8 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from vfl import data, model, stored, tables
 from vfl.crypto.product import LatticeBackend
-from vfl.errors import MalformedMessage
-from vfl.fewrows import all_labels, all_rows, known_columns, no_labels
+from vfl.fewrows import all_labels, all_rows, known_columns, no_labels, stated
 from vfl.protocols.transfer import ftl
 from vfl.protocols.transfer.ftl_terms import LARGEST_INPUT, Guest, Host, Plan
 from vfl.protocols.wire import Leakage, Role
@@ -25,7 +24,6 @@ from vfl.trees import probabilities
 __all__ = ["FTLClassifier", "first_weights", "standard"]
 
 FloatArray = NDArray[np.float64]
-LARGEST_COLUMNS = 10_000
 
 
 def first_weights(columns: int, width: int, seed: int) -> FloatArray:
@@ -213,8 +211,10 @@ class FTLClassifier(BaseEstimator):  # type: ignore[misc]
 
     def _fit_host(self, session: Session, inputs: FloatArray, own: dict[str, object]) -> None:
         said = session.call("FTLClassifier.fit", self._shared(len(inputs)), own)[0]
-        self.model_id_, self.scores_ = said.get("model", "")[:32], _stated(said, "scores", session)
-        plan = self._plan(len(inputs), (_stated(said, "columns", session), inputs.shape[1]), self.scores_)
+        self.model_id_, self.scores_ = said.get("model", "")[:32], stated(said, "scores", session.peer.name)
+        plan = self._plan(
+            len(inputs), (stated(said, "columns", session.peer.name), inputs.shape[1]), self.scores_
+        )
         start = Host(inputs, self._first(session, inputs), plan)
         with session.phases.phase("train") as progress:
             found = session.run(ftl.host(session.channel, start, LatticeBackend, session.rng, progress))
@@ -228,7 +228,7 @@ class FTLClassifier(BaseEstimator):  # type: ignore[misc]
         y = np.where(labels.encoded[:, None] == places, 1.0, -1.0)
         own |= {"model": self.model_id_, "scores": len(places)}
         said = session.call("FTLClassifier.fit", self._shared(rows), own)[0]
-        plan = self._plan(rows, (inputs.shape[1], _stated(said, "columns", session)), len(places))
+        plan = self._plan(rows, (inputs.shape[1], stated(said, "columns", session.peer.name)), len(places))
         start = Guest(inputs, y, self._first(session, inputs), plan)
         with session.phases.phase("train") as progress:
             found, self.loss_curve_ = session.run(
@@ -272,11 +272,3 @@ class FTLClassifier(BaseEstimator):  # type: ignore[misc]
         for text, fulfilled in checks.items():
             if not fulfilled:
                 raise ValueError(text)
-
-
-def _stated(said: dict[str, str], name: str, session: Session) -> int:
-    """Return a number that the peer stated, if it is plausible."""
-    text = said.get(name, "")
-    if not text.isascii() or not text.isdecimal() or len(text) > 6 or not 1 <= int(text) <= LARGEST_COLUMNS:
-        raise MalformedMessage(f"{session.peer.name} did not state a plausible number of {name}")
-    return int(text)

@@ -19,7 +19,7 @@ from vfl.blocks import Limits
 from vfl.errors import ConfigError, SchemaMismatch
 from vfl.session import Session
 
-__all__ = ["load", "save", "scored"]
+__all__ = ["load", "plain", "save", "scored", "write_private"]
 
 FloatArray = NDArray[np.float64]
 
@@ -85,7 +85,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     half = _Half(
         format=FORMAT,
         estimator=type(model).__name__,
-        parameters=_plain(model.get_params()),
+        parameters=plain(model.get_params()),
         role=model.role_,
         model_id=model.model_id_,
         features=[str(name) for name in model.feature_names_in_],
@@ -117,14 +117,20 @@ def load(path: str | os.PathLike[str]) -> Any:
         If its parts do not fit together.
     """
     from vfl import stored
+    from vfl.neural import halves
 
-    kinds = _Half | stored.TransferGuest | stored.TransferHost | stored.FTLHalf
+    kinds = _Half | stored.TransferGuest | stored.TransferHost | stored.FTLHalf | halves.Half
     try:
-        half = msgspec.json.decode(Path(path).read_bytes(), type=kinds)
+        raw = Path(path).read_bytes()
+        if not raw.startswith(b"{"):  # arrays, which JSON would not hold well
+            return _load_arrays(path, raw)
+        half = msgspec.json.decode(raw, type=kinds)
     except OSError as error:
         raise ConfigError(f"cannot read the model {path}: {error.strerror}") from None
     except msgspec.DecodeError as error:
         raise ConfigError(f"{path} is not a model of this library: {error}") from None
+    if isinstance(half, halves.Half):
+        return halves.restore(path, half)
     if not isinstance(half, _Half):
         return stored.restored(half, path)
     kind = _kinds().get(half.estimator)
@@ -154,6 +160,14 @@ def load(path: str | os.PathLike[str]) -> Any:
         if value is not None:
             setattr(model, name, value)
     return model
+
+
+def _load_arrays(path: str | os.PathLike[str], raw: bytes) -> Any:
+    from vfl.neural import split_files
+
+    if raw.startswith(split_files.MAGIC):
+        return split_files.load(path, raw)
+    raise ConfigError(f"{path} is not a model of this library")
 
 
 def _kinds() -> dict[str, Any]:
@@ -209,7 +223,7 @@ def write_private(path: Path, content: bytes) -> None:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None
 
 
-def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
+def plain(parameters: dict[str, Any]) -> dict[str, Any]:
     """Turn numpy scalars into what JSON holds; a dictionary of class weights served the training and stays behind."""
     kept = {name: value for name, value in parameters.items() if not isinstance(value, dict)}
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in kept.items()}

@@ -50,10 +50,19 @@ _PLAIN = {
         "Columns of common rows",
         "Values of the sender's columns for the rows that both have, as they are. The recipient asked for them.",
     ),
+    Leakage.ROW_GRADIENT: (
+        "Gradients of rows",
+        "A gradient for each row. Without noise the recipient reads the row's label off it; with noise, off many epochs.",
+    ),
+    Leakage.NOISY_LABEL: (
+        "Randomised labels",
+        "A label of each row that was drawn once: a little more often the true one than chance. Single labels stay "
+        "uncertain whatever the recipient computes; how labels go with its columns can be learned from many rows.",
+    ),
     Leakage.REPRESENTATION: (
         "Representations",
-        "A few numbers for each common row, made of the sender's columns and rounded. With some rows of known values "
-        "the recipient can work back to what most of the columns say.",
+        "A few numbers for each common row, made of the sender's columns, and rounded or with noise. With some rows of "
+        "known values the recipient can work back to much of what the columns say.",
     ),
     Leakage.SCORE: (
         "Partial scores",

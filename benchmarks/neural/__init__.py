@@ -1,0 +1,1 @@
+"""Neural networks across parties: the strict one on shares and the split one, against a pooled network."""
