@@ -53,7 +53,18 @@ CALLS = {
     "ftl": "in `vfl.FTLClassifier`",
 }
 TAG_BYTES = 16
-FIRST = ["session", "psi", "product", "glm", "inference", "gradient", "transfer", "secagg", "ckks"]
+FIRST = [
+    "session",
+    "psi",
+    "product",
+    "glm",
+    "inference",
+    "gradient",
+    "transfer",
+    "horizontal",
+    "secagg",
+    "ckks",
+]
 
 
 def messages(protocol: str = "") -> list[type[Message]]:
