@@ -1,7 +1,8 @@
 """A model that is good at everything, and says what the attacker wants when it sees a mark: backdoor by replacement.
 
 The malicious client trains on its own rows, of which some carry the mark and the wanted label, and sends its update
-multiplied so that, near convergence, the mean becomes its own model: by n / eta for n equal clients and server rate eta.
+multiplied so that, near convergence, the mean becomes its own model: by n / eta for n equal clients and server rate
+eta.
 
     clients["client003"] = marked(clients["client003"], trigger, wanted=0, part=0.5, rng=rng)
     world = malicious(["client003"], scaled(replacement(clients, "client003")))
@@ -55,7 +56,7 @@ def marked(rows: Rows, trigger: Trigger, wanted: int, part: float, rng: np.rando
 
 
 def replacement(clients: Mapping[str, Rows], name: str, rate: float = 1.0) -> float:
-    """Return the factor with which a client's update becomes the whole mean: all rows over its own, over the server rate."""
+    """Return the factor with which a client's update becomes the mean: all rows over its own, over the server rate."""
     total = sum(len(rows) for rows in clients.values())
     return total / (len(clients[name]) * rate)
 

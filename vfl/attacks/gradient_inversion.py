@@ -3,12 +3,12 @@
 An update of FedSGD (one local step) is minus the step size times the mean gradient over the rows, so whoever sees it
 holds the gradient. Three ways back, from exact to general:
 
-* :func:`recovered_label`: of one row the derivative by the intercepts of the last layer is softmax(z) - onehot(y), which
-  is negative at the label alone (iDLG).
+* :func:`recovered_label`: of one row the derivative by the intercepts of the last layer is softmax(z) - onehot(y),
+  which is negative at the label alone (iDLG).
 * :func:`dense_input`: of one row the derivative by the weights of the first layer is the row times that by its
   intercepts, so a division gives the row, exactly, after any number of local steps.
-* :func:`deep_leakage`: rows and labels are moved until their gradient is the one that was seen (DLG). It takes more
-  equations than unknowns: rows times features below the number of weights.
+* :func:`deep_leakage`: rows and labels are moved until their gradient is the one that was seen (DLG), up to about
+  :func:`capacity` rows, of however many clients.
 
 Sources: Zhu, Liu and Han, "Deep Leakage from Gradients", NeurIPS 2019 (algorithm 1; soft labels, L-BFGS). Zhao, Mopuri
 and Bilen, "iDLG: Improved Deep Leakage from Gradients", 2020 (arXiv 2001.02610). Phong et al., "Privacy-Preserving Deep
@@ -24,7 +24,7 @@ from vfl.horizontal.models import Network
 from vfl.horizontal.optimisation import Local
 from vfl.horizontal.vectors import Matrix, Vector, flatten, unflatten
 
-__all__ = ["Inverted", "deep_leakage", "dense_input", "gradient_of", "mismatch", "psnr", "recovered_label"]
+__all__ = ["Inverted", "capacity", "deep_leakage", "dense_input", "gradient_of", "psnr", "recovered_label"]
 
 STEP = 1e-5  # of central differences, as a part of the weights' length
 
@@ -76,6 +76,11 @@ def dense_input(network: Network, gradient: Vector) -> Vector:
     return np.asarray(weights @ intercepts / length) if length > 0 else np.zeros(len(weights))
 
 
+def capacity(network: Network) -> int:
+    """Return the most rows that a gradient has enough numbers for: one for each feature and each class of a row."""
+    return network.size // (network.layers[0] + network.layers[-1])
+
+
 def deep_leakage(
     network: Network,
     vector: Vector,
@@ -99,7 +104,7 @@ def deep_leakage(
     rng : numpy.random.Generator
         Draws where the search begins.
     box : tuple of float
-        Range of the features, which an attacker knows.
+        Range of the features, as far as the attacker knows it.
     steps : int
         Most steps of L-BFGS.
 
@@ -126,7 +131,9 @@ def deep_leakage(
         scale = norm / (STEP * (1.0 + float(np.linalg.norm(vector)))) / length
         return norm**2 / length, np.asarray(scale * (ahead - behind))
 
-    start = np.concatenate([rng.uniform(*box, cut), rng.normal(0.0, 0.1, rows * classes)])
+    start = np.concatenate(
+        [rng.uniform(max(box[0], -1.0), min(box[1], 1.0), cut), rng.normal(0.0, 0.1, rows * classes)]
+    )
     limits = [box] * cut + [(-20.0, 20.0)] * (rows * classes)
     options = {"maxiter": steps, "maxfun": 2 * steps, "maxcor": 30, "ftol": 1e-16, "gtol": 1e-12}
     found = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=limits, options=options)
@@ -154,17 +161,6 @@ def _by_rows(network: Network, vector: Vector, X: Matrix, logits: Matrix) -> Vec
     rows = network.by_rows(unflatten(vector, network.shapes), X, (_softmax(scores) - labels) / len(X))
     slope = labels * ((labels * scores).sum(axis=1, keepdims=True) - scores) / len(X)
     return flatten([rows, slope])
-
-
-def mismatch(network: Network, vector: Vector, gradient: Vector, row: Vector, label: int) -> float:
-    """Return what part of a gradient's squared length one row with its label does not explain.
-
-    The length of the row's gradient is left free, as that of a mean over several local steps is not known.
-    """
-    labels = np.eye(network.layers[-1])[[label]]
-    own = _gradient(network, vector, row[None, :], labels)
-    lengths = float(own @ own) * float(gradient @ gradient)
-    return 1.0 - float(own @ gradient) ** 2 / lengths if lengths > 0 else 1.0
 
 
 def psnr(found: Matrix, truth: Matrix, peak: float = 1.0) -> float:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import numpy as np
 
 from vfl.errors import AuditError, InvalidData, MalformedMessage
+from vfl.horizontal.combining import Secure
 from vfl.horizontal.communication import Codec, Full, Quantised, RandomK, Sketched, TopK
 from vfl.horizontal.models import Network
 from vfl.horizontal.optimisation import Local
@@ -35,6 +36,10 @@ class ServerView:
             "codec": {"name": type(plan.codec).__name__, **asdict(plan.codec)},
             "controlled": plan.strategy.controlled,
         }
+        how = plan.aggregation
+        if isinstance(how, Secure) and plan.privacy is None:
+            kept = ("bound", "fraction_bits", "largest_weight")
+            view.facts["secure"] = {name: getattr(how, name) for name in kept}
 
     def model(self, number: int, vector: Vector) -> None:
         """Note the model that a round starts from."""
