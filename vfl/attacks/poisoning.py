@@ -1,4 +1,4 @@
-"""Malicious clients that want the common model to be bad: flipped labels, flipped signs, updates a hundred times as long.
+"""Malicious clients that want the common model to be bad: flipped labels or signs, updates times a hundred.
 
 They go into :func:`vfl.federate` as they are: what a client trains on, or what it makes of its honest update.
 

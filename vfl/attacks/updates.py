@@ -1,9 +1,10 @@
 """Attacks on the transcript of a training over the rows of several clients: the server's view, or a member's.
 
-What the gradient inversion works on is what is there: each client's update if it came as it is; under secure aggregation
-the masked vectors and the sums that were opened; at a member, the changes of the common model.
+Gradient inversion works on what is there: each client's update if it came as it is; under secure aggregation the masked
+vectors and the sums that were opened; at a member, the changes of the common model.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -99,7 +100,7 @@ def changes(view: View, network: Network) -> Iterator[Change]:
             if (opened := _opened(view, message, task, clients, network.size)) is not None:
                 yield Change("sum", f"{clients} clients, round {number}", None, start, *opened)
             clients, task = 0, None
-    for before, after in () if seen else zip(models, models[1:], strict=False):
+    for before, after in () if seen else itertools.pairwise(models):
         change = after.vector - before.vector
         yield Change("model", f"round {before.number}", None, before.vector, change, 0)
 
@@ -165,7 +166,7 @@ def unexplained(network: Network, change: Change, local: Local, X: Matrix, label
 def quality(found: Matrix, truth: Matrix, peak: float = 1.0) -> float:
     """Return the mean PSNR in dB.
 
-    Row by row in the best order if as many were found as there are; else of each true row against the mean of those found.
+    Row by row in the best order if as many were found as there are; else of each true row against their mean.
     """
     from scipy.optimize import linear_sum_assignment
 

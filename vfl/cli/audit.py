@@ -86,9 +86,16 @@ def attack(
         typer.echo(msgspec.json.encode(plain).decode())
         return
     console.print(f"{transcript}: what {view.party} has seen, {len(view.messages)} messages", markup=False)
-    header = ("attack", "on", "verdict", "reached", "chance", "measure", "note")
+    header = ("attack", "on", "verdict", "reached", "chance", "measure")
     shown = [
-        (f.attack, f.target, f.verdict, _figure(f.reached), _figure(f.chance), f.measure, f.note)
+        (
+            f.attack,
+            f.target,
+            f.verdict,
+            _figure(f.reached),
+            _figure(f.chance),
+            f.note if f.reached is None else f.measure,
+        )
         for f in found
     ]
     console.print(rows_table(header, shown))
