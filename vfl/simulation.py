@@ -15,6 +15,7 @@ from vfl.protocols.channel import MemoryChannel, Party, Record, Waiting, memory_
 from vfl.protocols.record import Transcript
 from vfl.protocols.wire import Role
 from vfl.session import Session, ambient
+from vfl.views import View
 
 __all__ = ["Simulation", "simulate"]
 
@@ -87,6 +88,10 @@ class Simulation(Mapping[str, Any]):
     def view(self, party: str) -> list[Record]:
         """Return everything that was addressed to a party, in order: all that it could learn from."""
         return self.transcript.view(party)
+
+    def view_of(self, party: str) -> View:
+        """Return everything that a party sent and received, ready to be saved for ``vfl audit attack``."""
+        return View.of_records(party, self._transcripts[party].records)
 
 
 def simulate(

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 import vfl
-from tests.leakage.attacks import inner_products, projector, residue_reconstruction
+from vfl.attacks.residue_reconstruction import residue_reconstruction
+from vfl.attacks.reverse_multiplication import inner_products, projector
 from vfl.errors import InvalidData, LeakageWarning
 from vfl.generalised import Block
 from vfl.protocols import gradient

@@ -16,7 +16,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
 
 import vfl
-from tests.leakage.attacks import inner_products, projector, residue_reconstruction
+from vfl.attacks.residue_reconstruction import residue_reconstruction
+from vfl.attacks.reverse_multiplication import inner_products, projector
 from vfl.blocks import Block
 from vfl.crypto.ring import RING
 from vfl.families import LOGISTIC, Target

@@ -12,6 +12,7 @@ from vfl.horizontal.optimisation import ServerState
 from vfl.horizontal.participation import Buffered
 from vfl.horizontal.plan import Plan
 from vfl.horizontal.vectors import Vector, generator
+from vfl.horizontal.viewing import ServerView
 
 __all__ = ["run_buffered"]
 
@@ -21,8 +22,8 @@ FRUITLESS = 10_000
 class _Clock:
     """Clients at work, by the moment in which they are done."""
 
-    def __init__(self, plan: Plan, state: State) -> None:
-        self._plan, self._state = plan, state
+    def __init__(self, plan: Plan, state: State, seen: ServerView | None) -> None:
+        self._plan, self._state, self._seen = plan, state, seen
         self._queue: list[tuple[float, int, str, int, ServerState, bool]] = []
         self._starts = dict.fromkeys(plan.names, 0)
         self.now, self.started, self.version = 0.0, 0, 0
@@ -66,10 +67,13 @@ class _Clock:
         if work.memory is not None:
             state.memories[name] = work.memory
         self.up += work.up
+        if self._seen is not None:
+            self._seen.model(number, server.vector)
+            self._seen.updates(number, {name: work})
         return name, plan.restored(work.update, number), self.version - version
 
 
-def run_buffered(plan: Plan, state: State) -> Iterator[None]:
+def run_buffered(plan: Plan, state: State, seen: ServerView | None = None) -> Iterator[None]:
     """Make one server step each time the iterator is advanced.
 
     An update counts by its staleness and by its client's rows over the mean number (equal ones are the paper's).
@@ -82,7 +86,7 @@ def run_buffered(plan: Plan, state: State) -> Iterator[None]:
     how = plan.participation
     if not isinstance(how, Buffered):
         raise InvalidData("this takes participation=Buffered(...)")
-    clock = _Clock(plan, state)
+    clock = _Clock(plan, state, seen)
     mean_rows = float(np.mean([len(rows) for rows in plan.clients.values()]))
     total = sum(len(rows) for rows in plan.clients.values())
     while True:

@@ -15,6 +15,7 @@ from vfl.protocols.secagg.messages import Invitation
 from vfl.protocols.secagg.policy import Policy, Task
 from vfl.protocols.secagg.server import Round, Stage
 from vfl.protocols.wire import Message, decode, encode
+from vfl.views import View
 
 __all__ = ["SimulatedCohort", "Traffic"]
 
@@ -39,9 +40,12 @@ class SimulatedCohort:
         Name of the training.
     colluders : int
         As in :class:`vfl.protocols.secagg.policy.Policy`.
+    view : View, optional
+        Collects what the aggregator receives, and each round's invitations and outcome.
     """
 
-    def __init__(self, session: str, colluders: int = -1) -> None:
+    def __init__(self, session: str, colluders: int = -1, view: View | None = None) -> None:
+        self.view = view
         self._session, self._colluders, self._rng = session.encode(), colluders, SystemRng()
         self._keys: dict[str, IdentityKey] = {}
         self._number = -1
@@ -89,10 +93,12 @@ class SimulatedCohort:
                 if name in lost and stage is Stage.MASK:
                     going.drop(name)
                 elif _waits(going, stage):
-                    _answer(going, name, parts[name], traffic)
+                    _answer(going, name, parts[name], traffic, self.view)
         if going.failure is not None or going.result is None:
             raise going.failure or VFLError("the round has ended without a result")
         outcome = encode(going.outcome())
+        if self.view is not None:
+            self.view.add("sent", "all", going.outcome())
         for name in going.result.survivors:
             traffic.down[name] = traffic.down.get(name, 0) + len(outcome)
         return np.array(going.result.total), going.result.survivors
@@ -102,7 +108,7 @@ def _waits(going: Round, stage: Stage) -> bool:
     return going.stage is stage and not going.over
 
 
-def _answer(going: Round, name: str, part: Contribution, traffic: Traffic) -> None:
+def _answer(going: Round, name: str, part: Contribution, traffic: Traffic, view: View | None) -> None:
     question = encode(asked := going.message(name))
     answer: Message | None
     if isinstance(asked, Invitation):
@@ -115,4 +121,9 @@ def _answer(going: Round, name: str, part: Contribution, traffic: Traffic) -> No
     raw = encode(answer)
     traffic.down[name] = traffic.down.get(name, 0) + len(question)
     traffic.up[name] = traffic.up.get(name, 0) + len(raw)
-    going.receive(name, decode(type(answer), raw, going.dims(type(answer))))
+    received = decode(type(answer), raw, going.dims(type(answer)))
+    if view is not None:
+        if isinstance(asked, Invitation):
+            view.add("sent", name, asked)
+        view.add("received", name, received)
+    going.receive(name, received)

@@ -19,8 +19,11 @@ from vfl.horizontal.history import Federation, RoundRecord
 from vfl.horizontal.optimisation import Local, ServerState, Strategy, control_change, local_sgd
 from vfl.horizontal.pytorch import is_module
 from vfl.horizontal.vectors import Rows, Vector, generator
+from vfl.horizontal.viewing import facts_of
 from vfl.membership import Membership, member
 from vfl.privacy import ClientPrivacy
+from vfl.protocols.horizontal import GlobalModel
+from vfl.views import View
 
 __all__ = ["federate_as_member"]
 
@@ -37,6 +40,7 @@ def federate_as_member(
     start: Vector | None,
     seed: int,
     on_round: Callable[[RoundRecord], None] | None,
+    view: View | None = None,
 ) -> Federation:
     """Train as one client of the ambient cohort; see :func:`vfl.federate`.
 
@@ -53,7 +57,11 @@ def federate_as_member(
     trainer = _Member(cohort, model, rows, local, strategy, secure, privacy, seed, begin)
     records: list[RoundRecord] = []
     began = time.monotonic()
+    if view is not None:
+        view.facts |= facts_of(model, local)
     for number in range(1, rounds + 1):
+        if view is not None:
+            view.add("received", "cohort", GlobalModel(number=number, vector=trainer.state.vector))
         trainer.round(number)
         record = _record(number, time.monotonic() - began, cohort.survivors, cohort.policy.names)
         if held_out is not None:
@@ -63,6 +71,8 @@ def federate_as_member(
         records.append(record)
         if on_round is not None:
             on_round(record)
+    if view is not None:
+        view.add("received", "cohort", GlobalModel(number=rounds + 1, vector=trainer.state.vector))
     return Federation(model, trainer.state.vector, records, getattr(privacy, "delta", None))
 
 

@@ -188,6 +188,13 @@ class Network:
         """Return the gradient of a loss whose derivative by the scores is `errors`, shape (rows, outputs)."""
         return self._back(arrays, self._forward(arrays, X), errors, 0.0)
 
+    def by_rows(self, arrays: Sequence[Matrix], X: Matrix, errors: Matrix) -> Matrix:
+        """Return the derivative by the rows X, shape (rows, features), of such a loss."""
+        values, slope = self._forward(arrays, X), _ACTIVATIONS[self.activation][1]
+        for i in range(len(arrays) - 2, 1, -2):
+            errors = (errors @ arrays[i].T) * slope(values[i // 2])
+        return np.asarray(errors @ arrays[0].T)
+
     def _back(self, arrays: Sequence[Matrix], values: list[Matrix], errors: Matrix, penalty: float) -> Vector:
         slope = _ACTIVATIONS[self.activation][1]
         parts: list[Matrix] = []

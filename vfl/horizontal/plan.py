@@ -57,8 +57,8 @@ class Work:
     ----------
     update : ndarray of float64
         As the server decodes it; twice the model's size with control variates.
-    up : int
-        Bytes of it, 0 where secure aggregation carries it.
+    raw : bytes
+        As it travels; empty where secure aggregation carries it.
     memory : ndarray or None
         What the codec left out.
     control : ndarray or None
@@ -66,9 +66,14 @@ class Work:
     """
 
     update: Vector
-    up: int
+    raw: bytes
     memory: Vector | None
     control: Vector | None
+
+    @property
+    def up(self) -> int:
+        """Bytes of the update, 0 where secure aggregation carries it."""
+        return len(self.raw)
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,8 +226,12 @@ class Plan:
             update = clipped(update, self.privacy.clip)
         whole = update if change is None else np.concatenate([update, change])
         if self.aggregation.secure and type(self.codec) is Full:
-            return Work(whole, 0, None, change)
-        return self._coded(whole, memory, change, rng, generator(self.seed, 31, number))
+            return Work(whole, b"", None, change)
+        return self._coded(whole, memory, change, rng, self.common_seed(number))
+
+    def common_seed(self, number: int) -> int:
+        """Return the round's seed of codecs."""
+        return int(generator(self.seed, 31, number).integers(1 << 62))
 
     def _coded(
         self,
@@ -230,21 +239,20 @@ class Plan:
         memory: Vector | None,
         change: Vector | None,
         rng: np.random.Generator,
-        common: np.random.Generator,
+        seed: int,
     ) -> Work:
-        seed = int(common.integers(1 << 62))
         if self.codec.feedback:
             memory = np.zeros_like(whole) if memory is None else memory
             raw, memory = with_feedback(self.codec, whole, memory, rng, seed)
         else:
             raw = self.codec.encode(whole, rng, seed)
-        up = 0 if self.aggregation.secure else len(raw)
-        return Work(self.codec.payload(raw, whole.size, seed), up, memory, change)
+        payload = self.codec.payload(raw, whole.size, seed)
+        return Work(payload, b"" if self.aggregation.secure else raw, memory, change)
 
     def restored(self, mean: Vector, number: int) -> Vector:
         """Return the update that a mean of payloads stands for."""
         size = self.model.size * (2 if self.strategy.controlled else 1)
-        return self.codec.restore(mean, size, int(generator(self.seed, 31, number).integers(1 << 62)))
+        return self.codec.restore(mean, size, self.common_seed(number))
 
     def reference(self, state: ServerState, number: int) -> Vector | None:
         """Return the server's own update for FLTrust."""

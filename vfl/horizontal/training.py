@@ -36,6 +36,9 @@ verbose : int
     1 shows a progress bar.
 on_round : callable, optional
     Called with each round's record after the checkpoint is written.
+view : View, optional
+    Collects what the server of a simulation receives, or the models that a member sees: the transcript that
+    ``vfl audit attack`` works on, :mod:`vfl.views`.
 
 Leakage
 -------
@@ -63,9 +66,11 @@ from vfl.horizontal.participation import Buffered, Participation, by_loss, by_si
 from vfl.horizontal.plan import Plan, Privacy, Work, as_model
 from vfl.horizontal.privacy import Central, CentralNoise, Tree, TreeTotals
 from vfl.horizontal.vectors import Rows, Vector, generator, stacked
+from vfl.horizontal.viewing import ServerView
 from vfl.horizontal.world import World
 from vfl.privacy import ClientPrivacy
 from vfl.progress import Phases
+from vfl.views import View
 
 __all__ = ["federate"]
 
@@ -91,6 +96,7 @@ def federate(
     jobs: int = 1,
     verbose: int = 0,
     on_round: Callable[[RoundRecord], None] | None = None,
+    view: View | None = None,
 ) -> Federation:
     """Train one model over the rows of many clients; the parameters are explained in the module's text.
 
@@ -114,15 +120,16 @@ def federate(
             participation is _ALL, codec is _FULL, world is _WORLD, checkpoint is None, jobs == 1
         )
         return federate_as_member(
-            model, clients, rounds, local, strategy, aggregation, privacy, held_out, start, seed, on_round
-        )
+            model, clients, rounds, local, strategy, aggregation, privacy, held_out, start, seed, on_round,
+            view,
+        )  # fmt: skip
     found = as_model(model, clients)
     begin = found.initial(seed) if start is None else np.array(start, dtype=np.float64)
     plan = Plan(
         found, clients, rounds, local, strategy, participation, aggregation, codec, privacy, world, held_out, begin,
         seed,
     )  # fmt: skip
-    return _run(plan, None if checkpoint is None else Path(checkpoint), jobs, verbose, on_round)
+    return _run(plan, None if checkpoint is None else Path(checkpoint), jobs, verbose, on_round, view)
 
 
 def _only_in_simulations(*left_open: bool) -> None:
@@ -133,13 +140,18 @@ def _only_in_simulations(*left_open: bool) -> None:
 
 
 def _run(
-    plan: Plan, path: Path | None, jobs: int, verbose: int, on_round: Callable[[RoundRecord], None] | None
+    plan: Plan,
+    path: Path | None,
+    jobs: int,
+    verbose: int,
+    on_round: Callable[[RoundRecord], None] | None,
+    view: View | None,
 ) -> Federation:
     state = State(ServerState.start(plan.start))
     if path is not None:
         plan.check_checkpoint()
         state = State.load(path, plan.digest) if path.exists() else state
-    training = _Training(plan, state, jobs)
+    training = _Training(plan, state, jobs, None if view is None else ServerView(view, plan))
     with Phases("federation", lambda: (state.up, state.down), verbose).phase("train") as update:
         for number in range(len(state.records) + 1, plan.rounds + 1):
             training.round(number)
@@ -148,6 +160,8 @@ def _run(
             update(number, plan.rounds)
             if on_round is not None:
                 on_round(state.records[-1])
+    if training.seen is not None:
+        training.seen.model(plan.rounds + 1, state.server.vector)
     delta = getattr(plan.privacy, "delta", None)
     return Federation(plan.model, state.server.vector.copy(), list(state.records), delta)
 
@@ -159,16 +173,20 @@ class _Training:
     plan: Plan
     state: State
     jobs: int
+    seen: ServerView | None = None
     cohort: SimulatedCohort = field(init=False)
     noise: CentralNoise | TreeTotals | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         plan = self.plan
         colluders = getattr(plan.aggregation, "colluders", -1)
-        self.cohort = SimulatedCohort(f"federate {plan.seed}", colluders)
+        view = None if self.seen is None else self.seen.view
+        self.cohort = SimulatedCohort(f"federate {plan.seed}", colluders, view)
         if isinstance(plan.privacy, Central | Tree):
             self.noise = plan.privacy.start(plan.model.size)
-        self._steps = run_buffered(plan, self.state) if isinstance(plan.participation, Buffered) else None
+        self._steps = (
+            run_buffered(plan, self.state, self.seen) if isinstance(plan.participation, Buffered) else None
+        )
 
     def round(self, number: int) -> None:
         """Run one round, and write its record."""
@@ -177,11 +195,15 @@ class _Training:
             return
         plan = self.plan
         asked = self._chosen(number)
+        if self.seen is not None:
+            self.seen.model(number, self.state.server.vector)
         fates = {name: plan.world.fate(name, plan.seed, number, plan.places[name]) for name in asked}
         there = [name for name in asked if fates[name][0]]
         works = dict(zip(there, self._works(there, number), strict=True))
         late = self._late(works)
         lost = {name for name in there if fates[name][1]} | late
+        if self.seen is not None:
+            self.seen.updates(number, {name: work for name, work in works.items() if name not in lost})
         combined = self._combine(works, lost, len(asked), number) if set(there) - lost else None
         if combined is not None:
             self._step(combined, works, number)
