@@ -53,7 +53,8 @@ CALLS = {
     "ftl": "in `vfl.FTLClassifier`",
 }
 TAG_BYTES = 16
-FIRST = ["session", "psi", "product", "glm", "inference", "gradient", "transfer", "split", "horizontal", "secagg", "ckks"]
+FIRST = ["session", "psi", "product", "glm", "inference", "gradient", "transfer", "split", "horizontal"]
+FIRST += ["secagg", "ckks"]
 
 
 def messages(protocol: str = "") -> list[type[Message]]:
