@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vfl.errors import InvalidData
 from vfl.horizontal.models import Model, Network
-from vfl.horizontal.optimisation import Local, local_sgd
+from vfl.horizontal.optimisation import Local
 from vfl.horizontal.vectors import Rows, Vector
 
 __all__ = ["best_mix", "ditto", "fine_tuned", "interpolated", "joined_layers", "shared_coordinates"]
@@ -24,7 +24,7 @@ __all__ = ["best_mix", "ditto", "fine_tuned", "interpolated", "joined_layers", "
 
 def fine_tuned(model: Model, common: Vector, rows: Rows, local: Local, rng: np.random.Generator) -> Vector:
     """Return the common vector after local steps."""
-    return local_sgd(model, common, rows, local, rng)
+    return local.trained(model, common, rows, rng)
 
 
 def ditto(
@@ -44,7 +44,7 @@ def ditto(
     if pull < 0:
         raise InvalidData(f"the pull to the common vector is not negative, as {pull} is")
     kept = _Pulled(model, common, pull)
-    return local_sgd(kept, own, rows, local, rng)
+    return local.trained(kept, own, rows, rng)
 
 
 class _Pulled:
