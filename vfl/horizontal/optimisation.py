@@ -5,11 +5,11 @@ y - x. The server steps along the mean of these. All of these methods compose wi
 one weighted sum. SCAFFOLD doubles the vector, since the changes of the control variates are summed too.
 
 Sources: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017
-(FedAvg, algorithm 1). Stich, "Local SGD Converges Fast and Communicates Little", ICLR 2019. Li et al., "Federated
-Optimization in Heterogeneous Networks", MLSys 2020 (FedProx, algorithm 2). Karimireddy et al., "SCAFFOLD: Stochastic
-Controlled Averaging for Federated Learning", ICML 2020 (algorithm 1, option II). Hsu, Qi and Brown, "Measuring the
-Effects of Non-Identical Data Distribution", 2019 (arXiv 1909.06335: server momentum). Reddi et al., "Adaptive Federated
-Optimization", ICLR 2021 (algorithm 2: FedAdagrad, FedYogi, FedAdam; no bias correction).
+(FedAvg). Stich, "Local SGD Converges Fast and Communicates Little", ICLR 2019. Li et al., "Federated
+Optimization in Heterogeneous Networks", MLSys 2020 (FedProx). Karimireddy et al., "SCAFFOLD: Stochastic
+Controlled Averaging for Federated Learning", ICML 2020 (control variates by option II). Hsu, Qi and Brown,
+"Measuring the Effects of Non-Identical Data Distribution", 2019 (arXiv 1909.06335: server momentum). Reddi et al.,
+"Adaptive Federated Optimization", ICLR 2021 (FedAdagrad, FedYogi, FedAdam; no bias correction).
 """
 
 import math

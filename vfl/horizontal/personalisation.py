@@ -3,10 +3,10 @@
 Everything here happens at the client: what leaves it is at most the shared part of its update, so all of it composes
 with secure aggregation.
 
-Sources: Li et al., "Ditto: Fair and Robust Federated Learning Through Personalization", ICML 2021 (algorithm 1).
+Sources: Li et al., "Ditto: Fair and Robust Federated Learning Through Personalization", ICML 2021.
 Arivazhagan et al., "Federated Learning with Personalization Layers", 2019 (FedPer). Wang et al., "Federated Evaluation
 of On-device Personalization", 2019 (fine-tuning). Mansour et al., "Three Approaches for Personalization with
-Applications to Federated Learning", 2020 (section 5: interpolation of models).
+Applications to Federated Learning", 2020 (interpolation of models).
 """
 
 from collections.abc import Sequence

@@ -14,9 +14,9 @@ The noise is the discrete Gaussian on a grid of sigma / 2^20, from :mod:`vfl.cry
 first, and what rounding adds to the sensitivity is in sigma. Its privacy is at least that of the continuous one.
 
 Sources: McMahan et al., "Learning Differentially Private Recurrent Language Models", ICLR 2018 (fixed clipping). Andrew
-et al., "Differentially Private Learning with Adaptive Clipping", NeurIPS 2021 (algorithm 1, theorem 1). Kairouz et al.,
-"Practical and Private (Deep) Learning Without Sampling or Shuffling", ICML 2021 (DP-FTRL, appendix D). Canonne, Kamath
-and Steinke, "The Discrete Gaussian for Differential Privacy", NeurIPS 2020 (theorem 4). Accounting: dp-accounting.
+et al., "Differentially Private Learning with Adaptive Clipping", NeurIPS 2021. Kairouz et al.,
+"Practical and Private (Deep) Learning Without Sampling or Shuffling", ICML 2021 (DP-FTRL). Canonne, Kamath
+and Steinke, "The Discrete Gaussian for Differential Privacy", NeurIPS 2020. Accounting: dp-accounting.
 """
 
 import functools

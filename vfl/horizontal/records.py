@@ -20,7 +20,7 @@ Gaussian of :mod:`.privacy`, on a grid of sigma / 2^20: for the accountant it is
 float64. Neighbours differ by one record added or removed. A module whose answer for one record depends on others of its
 batch is not private; Opacus refuses the layers of PyTorch that do this, and cannot see it in other code.
 
-Sources: Abadi et al., "Deep Learning with Differential Privacy", CCS 2016 (algorithm 1). Mironov, Talwar and Zhang,
+Sources: Abadi et al., "Deep Learning with Differential Privacy", CCS 2016. Mironov, Talwar and Zhang,
 "Renyi Differential Privacy of the Sampled Gaussian Mechanism", 2019 (what the accountant computes).
 """
 
