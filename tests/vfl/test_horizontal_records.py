@@ -65,6 +65,18 @@ def test_each_record_is_bounded_whatever_it_holds() -> None:
     assert np.linalg.norm(noisy.noisy_sum(vector, loud) - left_out) <= 2.0 * (1 + 1e-6)
 
 
+def test_neither_a_loss_nor_numbers_out_of_range_mix_records() -> None:
+    """A weighted mean divides by the weights of all rows of a batch: of one record's gradient that must not be left."""
+    weighted = nn.CrossEntropyLoss(weight=torch.arange(1.0, 11.0, dtype=torch.float64))
+    model = TorchModel(linear().double(), range(10), weighted)
+    noisy = under(RecordPrivacy(1, 0.1, 10, clip=0.7, noise_multiplier=1e-9), model)
+    vector, rows = model.initial(0), Rows(X[:6], Y[:6])
+    alone = [noisy.noisy_sum(vector, rows.take(np.array([i]))) for i in range(6)]
+    assert np.allclose(noisy.noisy_sum(vector, rows), np.sum(alone, axis=0), atol=1e-6)
+    huge = Rows(np.concatenate([np.full((1, 64), 1e308), X[1:6]]), Y[:6])
+    assert np.allclose(noisy.noisy_sum(vector, huge), np.sum(alone[1:], axis=0), atol=1e-6)
+
+
 def test_short_gradients_are_left_alone() -> None:
     model = TorchModel(linear(), range(10))
     one = under(RecordPrivacy(1, 0.1, 10, clip=1e3, noise_multiplier=1e-12), model)

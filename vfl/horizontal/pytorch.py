@@ -170,6 +170,12 @@ class TorchModel:
             return functional.mse_loss(outputs, targets) / 2
         return functional.cross_entropy(outputs, targets)
 
+    def summed_loss(self, outputs: Any, targets: Any) -> Any:
+        """Return the sum of each row's own loss; one of the caller's may mix rows, so it gets them one by one."""
+        if self._loss is None:
+            return self.mean_loss(outputs, targets) * len(outputs)
+        return sum(self.mean_loss(outputs[i : i + 1], targets[i : i + 1]) for i in range(len(outputs)))
+
     def _evaluated(self, vector: Vector, X: Matrix) -> Any:
         """Return outputs for prediction: no drop-out."""
         with self._torch.no_grad():

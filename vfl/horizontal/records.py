@@ -146,11 +146,11 @@ class RecordPrivacy(Local):
 
 
 class _Opacus:
-    """One client's module under Opacus, in float64."""
+    """One client's module under Opacus, in float64 and on the processor."""
 
     def __init__(self, model: TorchModel, rule: RecordPrivacy, start: Vector, secret: Rng) -> None:
         self._torch, self._model = torch(), model
-        inner = model.module(start).double().train()
+        inner = model.module(start).cpu().double().train()
         errors = opacus(".validators").ModuleValidator.validate(inner, strict=False)
         if errors:
             raise ConfigError(f"Opacus has no gradients of single records for this module: {errors[0]}")
@@ -173,17 +173,24 @@ class _Opacus:
                 part.copy_(package.tensor(array))
         self._optimizer.zero_grad(set_to_none=True)
         if rows is not None:
-            X = package.tensor(
-                rows.X, dtype=package.float64, requires_grad=True
-            )  # else PyTorch warns of the hooks
-            outputs = self._wrapped(X)
-            (model.mean_loss(outputs, model.targets(rows.y, package.float64)) * len(rows)).backward()
-        for part in self._parameters:
-            if part.grad_sample is None:
-                count = 0 if rows is None else len(rows)
-                part.grad_sample = package.zeros((count, *part.shape), dtype=part.dtype)
+            X = package.tensor(rows.X, dtype=package.float64)
+            outputs = self._wrapped(
+                X.requires_grad_()
+            )  # PyTorch warns of Opacus' hooks where no input has a gradient
+            model.summed_loss(outputs, model.targets(rows.y, package.float64).cpu()).backward()
+        self._repair(0 if rows is None else len(rows))
         self._optimizer.pre_step()
         return flatten([part.grad.numpy() for part in self._parameters])
+
+    def _repair(self, count: int) -> None:
+        """Give every parameter gradients of `count` records; a record with one that is not finite has none at all."""
+        package, finite = self._torch, self._torch.ones(count, dtype=bool)
+        for part in self._parameters:
+            if part.grad_sample is None:
+                part.grad_sample = package.zeros((count, *part.shape), dtype=part.dtype)
+            finite &= package.isfinite(part.grad_sample).reshape(count, part.numel()).all(dim=1)
+        for part in self._parameters:
+            part.grad_sample[~finite] = 0.0
 
 
 @functools.cache
