@@ -1,9 +1,11 @@
 """Horizontal learning on scikit-learn's digits; the last line is one JSON object.
 
     python -m benchmarks.horizontal --experiment skew|compression|poison|async|devices|resume [--seeds K] [--peers]
+    python -m benchmarks.horizontal --all [--seeds K] [--first-seed N] [--peers] [--kept FOLDER] [--write-docs]
 
-skew         ten clients, Dirichlet 0.1: rounds to 90 % by method, with stragglers, and local accuracy when personalised
-compression  the same: points lost by codecs, and their part of the bytes
+skew         ten clients, Dirichlet 0.1: rounds and bytes to 90 % by strategy, with few clients a round and with
+             stragglers, and local accuracy when personalised
+compression  the same: points lost by codecs, their part of the bytes, rounds and bytes to 90 %
 poison       one of ten clients sends -100 times its update: points lost by rule, also under secure aggregation
 async        the same skew, speeds 10 times apart: points lost by deadlines and buffers, and virtual seconds
 devices      1,000 devices, 100 a round: rounds per second; with --peers beside Flower's simulation
@@ -16,42 +18,85 @@ A spread is median, least and most over the seeds.
 
 import argparse
 import json
+import sys
 import time
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
 from benchmarks.environments import FLOWER, Unavailable
+from benchmarks.horizontal import table
+from benchmarks.horizontal.common import Figures
 from benchmarks.horizontal.devices import devices
 from benchmarks.horizontal.experiments import EXPERIMENTS
 
-
-def with_flower(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the figures of devices, beside Flower's if asked for."""
-    missing = {"flower_rounds_per_second": None, "ratio_to_flower": None}
-    if not options.peers:
-        return missing | devices(options.seeds)
-    try:
-        return devices(options.seeds, flower=FLOWER.interpreter(options.flower_python))
-    except Unavailable as error:
-        return missing | devices(options.seeds) | {"flower": {"reason": str(error)}}
+NAMES = [*sorted(EXPERIMENTS), "devices"]
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--experiment", choices=["devices", *sorted(EXPERIMENTS)], required=True)
-    parser.add_argument("--seeds", type=int, default=5)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--experiment", choices=NAMES)
+    what.add_argument("--all", action="store_true", help="the tables of docs/performance_horizontal.md")
+    parser.add_argument("--seeds", type=int, default=5, help="how many (5)")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of them (0)")
     parser.add_argument("--peers", action="store_true", help="with devices: Flower's simulation too")
     parser.add_argument("--flower-python", help=f"Flower's interpreter (also {FLOWER.variable})")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--kept", type=Path, help="with --all: a folder that keeps figures; those in it are taken"
+    )
+    parser.add_argument("--write-docs", action="store_true", help="with --all: write the page")
+    return parser.parse_args()
+
+
+def with_flower(options: argparse.Namespace, seeds: Sequence[int]) -> Figures:
+    """Return the figures of devices, beside Flower's if asked for."""
+    missing: Figures = {"flower_rounds_per_second": None, "ratio_to_flower": None}
+    if not options.peers:
+        return missing | devices(seeds)
+    try:
+        return devices(seeds, flower=FLOWER.interpreter(options.flower_python))
+    except Unavailable as error:
+        return missing | devices(seeds) | {"flower": {"reason": str(error)}}
+
+
+def figures(name: str, options: argparse.Namespace) -> Figures:
+    """Run one experiment."""
     began = time.perf_counter()
-    figures: dict[str, Any] = {"experiment": options.experiment, "seeds": options.seeds}
-    if options.experiment == "devices":
-        figures |= with_flower(options)
-    else:
-        figures |= EXPERIMENTS[options.experiment](options.seeds)
-    figures["seconds"] = round(time.perf_counter() - began, 1)
-    print(json.dumps(figures))
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    found: Figures = {"experiment": name, "seeds": options.seeds, "first_seed": options.first_seed}
+    found |= with_flower(options, seeds) if name == "devices" else EXPERIMENTS[name](seeds)
+    return found | {"seconds": round(time.perf_counter() - began, 1)}
+
+
+def every(options: argparse.Namespace) -> dict[str, Figures]:
+    """Run all experiments, but for those whose figures are kept."""
+    found = {}
+    for name in NAMES:
+        path = options.kept / f"{name}.json" if options.kept else None
+        if path is not None and path.exists():
+            found[name] = json.loads(path.read_text())
+            continue
+        found[name] = figures(name, options)
+        print(f"{name}: {found[name]['seconds']} s", file=sys.stderr)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(found[name]))
+    return found
+
+
+def main() -> None:
+    options = arguments()
+    if options.experiment:
+        print(json.dumps(figures(options.experiment, options)))
+        return
+    found = every(options)
+    text = table.page(found)
+    print(text)
+    if options.write_docs:
+        table.DOCS.write_text(text, encoding="utf-8")
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class Devices:
 
 
 def devices(
-    seeds: int, rounds: int = 30, count: int = 1000, asked: int = 100, flower: str | None = None
+    seeds: Sequence[int], rounds: int = 30, count: int = 1000, asked: int = 100, flower: str | None = None
 ) -> Figures:
     """Return rounds per second of devices that are all there, and of devices of which some fail.
 
@@ -79,7 +80,7 @@ def devices(
     are all there: the same rows, steps, rate and batches, 32-bit numbers on the way, the accuracy after each round.
     """
     rates, failing, accuracies, theirs = [], [], [], []
-    for seed in range(seeds):
+    for seed in seeds:
         population = Devices(seed, count, asked)
         rate, accuracy = population.ours(World(), rounds)
         rates.append(rate)

@@ -1,4 +1,4 @@
-"""The experiments; each returns figures under plain names. Accuracies are parts of 1, differences are in points."""
+"""The other experiments; each returns figures under plain names. Accuracies are parts of 1, differences in points."""
 
 import functools
 import signal
@@ -6,23 +6,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
 
 import vfl
-from vfl.horizontal import personalisation
+from benchmarks.horizontal.common import LOCAL, MODEL, TARGET, Figures, Reached, digits, last, points, spread
+from benchmarks.horizontal.skew import skew
 from vfl.horizontal.combining import Aggregation, Mean, Robust, Secure, SecureGroups, Trusted
 from vfl.horizontal.communication import Codec, Full, Quantised, RandomK, Sketched, TopK
 from vfl.horizontal.history import Federation
-from vfl.horizontal.models import adapted
-from vfl.horizontal.optimisation import Adaptive, FedAvg, FedProx, Local, Scaffold, Strategy
+from vfl.horizontal.optimisation import Local, Scaffold
 from vfl.horizontal.participation import Buffered, Participation
-from vfl.horizontal.partitioning import dealt, dirichlet, iid
 from vfl.horizontal.robustness import (
     bulyan,
     centred_clipping,
@@ -32,130 +29,16 @@ from vfl.horizontal.robustness import (
     norm_clipping,
     trimmed_mean,
 )
-from vfl.horizontal.vectors import Rows, generator
 from vfl.horizontal.world import Device, World, scaled, speeds
-
-Figures = dict[str, Any]
-TARGET = 0.9
-CLASSES = range(10)
-MODEL = adapted(LogisticRegression(), 64, CLASSES)
-LOCAL = Local(steps=50, rate=0.3, batch=32)
-OTHER_STEPS = 10  # of fine-tuning and of Ditto in each round
-
-
-def digits(seed: int, alpha: float | None, clients: int = 10) -> tuple[dict[str, Rows], Rows]:
-    """Return clients and 400 rows held out; alpha None deals rows out at random."""
-    data = load_digits()
-    X, y = data.data / 16.0, data.target
-    order = generator(seed, 99).permutation(len(X))
-    held, rest = order[:400], order[400:]
-    parts = iid(len(rest), clients, seed) if alpha is None else dirichlet(y[rest], clients, alpha, seed)
-    return dealt(X[rest], y[rest], parts), Rows(X[held], y[held])
-
-
-def last(found: Federation) -> float:
-    """Return the mean accuracy of the last five rounds: single ones swing under skew."""
-    return float(np.mean([record.accuracy for record in found.history[-5:]]))
-
-
-def spread(values: list[float]) -> Figures:
-    """Return median, least and largest."""
-    return {"median": statistics.median(values), "least": min(values), "most": max(values), "each": values}
-
-
-def points(values: list[float]) -> Figures:
-    """Return differences in points."""
-    return spread([round(100 * value, 2) for value in values])
-
-
-# --- skew
-
-
-def skew(seeds: int, rounds: int = 40) -> Figures:
-    """Return rounds to the target by method, with stragglers too, and what personalisation adds.
-
-    A run that does not get there counts one round more than it had. With stragglers four of ten clients, others in each
-    seed, finish only part of their steps: FedAvg as published drops them, FedProx takes what they have.
-    """
-    strategies: dict[str, Strategy] = {
-        "fedavg": FedAvg(),
-        "fedprox": FedProx(0.01),
-        "scaffold": Scaffold(),
-        "momentum": FedAvg(1.0, 0.5),
-        "fedadam": Adaptive("adam", 0.1, tau=1e-2),
-        "fedyogi": Adaptive("yogi", 0.1, tau=1e-2),
-        "fedadagrad": Adaptive("adagrad", 0.3, tau=1e-2),
-    }
-    reached: dict[str, list[float]] = {name: [] for name in strategies}
-    final: dict[str, list[float]] = {name: [] for name in strategies}
-    stragglers: dict[str, list[float]] = {"fedavg": [], "fedprox": [], "fedavg_adaptive": []}
-    for seed in range(seeds):
-        clients, held = digits(seed, 0.1)
-        run = functools.partial(
-            vfl.federate, MODEL, clients, rounds=rounds, held_out=held, local=LOCAL, seed=seed
-        )
-        for name, strategy in strategies.items():
-            found = run(strategy=strategy)
-            reached[name].append(found.rounds_to(TARGET) or rounds + 1)
-            final[name].append(last(found))
-        fast = Device(speed=100.0, latency=0.0, bandwidth=1e9)
-        slow = [sorted(clients)[i] for i in generator(seed, 98).permutation(10)[:4]]
-        world = World({n: Device(speed=20.0, latency=0.0, bandwidth=1e9) for n in slow}, fast)
-        cut, part = Participation(deadline=0.6), Participation(deadline=0.6, adapt=0.5)
-        for name, how, strategy in (
-            ("fedavg", cut, FedAvg()), ("fedprox", part, FedProx(0.01)), ("fedavg_adaptive", part, FedAvg()),
-        ):  # fmt: skip
-            found = run(strategy=strategy, world=world, participation=how)
-            stragglers[name].append(found.rounds_to(TARGET) or rounds + 1)
-    return {
-        "target": TARGET,
-        "rounds_to_target": {name: spread(values) for name, values in reached.items()},
-        "final_accuracy": {name: spread(values) for name, values in final.items()},
-        "rounds_to_target_with_stragglers": {name: spread(values) for name, values in stragglers.items()},
-        "scaffold_ahead_in_every_seed": all(
-            a < b for a, b in zip(reached["scaffold"], reached["fedavg"], strict=True)
-        ),
-        "fedprox_ahead_median": statistics.median(reached["fedprox"]) < statistics.median(reached["fedavg"]),
-        "fedprox_ahead_median_with_stragglers": statistics.median(stragglers["fedprox"])
-        < statistics.median(stragglers["fedavg"]),
-        "local_accuracy": personal(seeds, rounds),
-    }
-
-
-def personal(seeds: int, rounds: int) -> Figures:
-    """Return the mean accuracy of clients on a quarter of their own rows, by model."""
-    kept: dict[str, list[float]] = {n: [] for n in ("common", "fine_tuned", "ditto", "interpolated", "alone")}
-    for seed in range(seeds):
-        clients, _ = digits(seed, 0.1)
-        parts = {name: _split(rows, seed) for name, rows in clients.items()}
-        common = vfl.federate(
-            MODEL, {n: p[0] for n, p in parts.items()}, rounds=rounds, local=LOCAL, seed=seed
-        )
-        scores: dict[str, list[float]] = {name: [] for name in kept}
-        for place, (train, test) in enumerate(parts.values()):
-            rng, few, many = generator(seed, 97, place), Local(OTHER_STEPS, 0.1, 32), Local(200, 0.1, 32)
-            tuned = personalisation.fine_tuned(MODEL, common.vector, train, few, rng)
-            alone = personalisation.fine_tuned(MODEL, MODEL.initial(0), train, many, rng)
-            ditto = personalisation.ditto(MODEL, alone, common.vector, train, many, 0.1, rng)
-            mixed = personalisation.interpolated(common.vector, tuned, 0.5)
-            for name, vector in zip(kept, (common.vector, tuned, ditto, mixed, alone), strict=True):
-                scores[name].append(MODEL.accuracy(vector, test.X, test.y))
-        for name, values in scores.items():
-            kept[name].append(float(np.mean(values)))
-    return {name: spread(values) for name, values in kept.items()}
-
-
-def _split(rows: Rows, seed: int) -> tuple[Rows, Rows]:
-    order = generator(seed, 96).permutation(len(rows))
-    cut = max(1, len(rows) // 4)
-    return rows.take(order[cut:]), rows.take(order[:cut])
-
 
 # --- compression
 
 
-def compression(seeds: int, rounds: int = 100, only: str = "") -> Figures:
-    """Return points lost and the part of the bytes of each codec; the whole update has 4 bytes a coordinate."""
+def compression(seeds: Sequence[int], rounds: int = 100, only: str = "") -> Figures:
+    """Return points lost, the part of the bytes, and what it took to the target, of each codec.
+
+    The whole update ("full") has 4 bytes a coordinate.
+    """
     codecs: dict[str, Codec] = {
         "random_k": RandomK(1 / 32),
         "top_k": TopK(1 / 48),
@@ -166,17 +49,22 @@ def compression(seeds: int, rounds: int = 100, only: str = "") -> Figures:
     codecs = {name: codec for name, codec in codecs.items() if only in ("", name)}
     lost: dict[str, list[float]] = {name: [] for name in codecs}
     part: dict[str, float] = {}
-    for seed in range(seeds):
+    reached = Reached(TARGET)
+    for seed in seeds:
         clients, held = digits(seed, 0.1)
         run = functools.partial(
             vfl.federate, MODEL, clients, rounds=rounds, held_out=held, local=Local(20, 0.1, 32), seed=seed
         )
         whole = run(codec=Full())
+        reached.add("full", whole)
         for name, codec in codecs.items():
             found = run(codec=codec)
             lost[name].append(last(whole) - last(found))
             part[name] = found.history[-1].up / whole.history[-1].up
+            reached.add(name, found)
     return {
+        "target": TARGET,
+        **reached.figures(),
         "part_of_bytes": part,
         "times_fewer": {name: 1 / value for name, value in part.items()},
         "points_lost": {name: points(values) for name, values in lost.items()},
@@ -186,8 +74,12 @@ def compression(seeds: int, rounds: int = 100, only: str = "") -> Figures:
 # --- poison
 
 
-def poison(seeds: int, rounds: int = 60) -> Figures:
-    """Return points lost to one of ten clients that sends 100 times its update with the sign flipped, by rule."""
+def poison(seeds: Sequence[int], rounds: int = 300) -> Figures:
+    """Return points lost to one of ten clients that sends 100 times its update with the sign flipped, by rule.
+
+    One step of half a client's rows a round, as the rules' papers have it: Krum goes on with the update of one client
+    alone, and many local steps would fit its rows.
+    """
     rules: dict[str, Callable[[Any], Any]] = {
         "krum": functools.partial(krum, byzantine=1),
         "multi_krum": functools.partial(krum, byzantine=1, chosen=5),
@@ -199,9 +91,9 @@ def poison(seeds: int, rounds: int = 60) -> Figures:
         "centred_clipping": centred_clipping,
     }
     lost: dict[str, list[float]] = {}
-    for seed in range(seeds):
+    for seed in seeds:
         clients, held = digits(seed, None)
-        few = Local(10, 0.1, 32)  # Krum goes on with one client's update: the fewer steps, the less is lost
+        few = Local(1, 0.5, 64)
         run = functools.partial(
             vfl.federate, MODEL, clients, rounds=rounds, held_out=held, local=few, seed=seed
         )
@@ -224,7 +116,7 @@ def poison(seeds: int, rounds: int = 60) -> Figures:
 # --- asynchronous
 
 
-def asynchronous(seeds: int, rounds: int = 40) -> Figures:
+def asynchronous(seeds: Sequence[int], rounds: int = 40) -> Figures:
     """Return points lost by deadlines and by buffers to waiting for all, speeds 10 times apart; and the seconds.
 
     All use as many local updates. Five clients at work of ten: with all at work the fast ones, whose rows are not like
@@ -232,7 +124,7 @@ def asynchronous(seeds: int, rounds: int = 40) -> Figures:
     """
     lost: dict[str, list[float]] = {"deadline": [], "asynchronous": []}
     seconds: dict[str, list[float]] = {"synchronous": [], "deadline": [], "asynchronous": []}
-    for seed in range(seeds):
+    for seed in seeds:
         clients, held = digits(seed, 0.1)
         world = speeds(sorted(clients), 10.0, seed, Device(speed=50.0))
         run = functools.partial(
@@ -270,10 +162,10 @@ def training(checkpoint: Path | None, seed: int, kill_at: int = 0, rounds: int =
     )  # fmt: skip
 
 
-def resume(seeds: int) -> Figures:
+def resume(seeds: Sequence[int]) -> Figures:
     """Kill a process at round 7 of 20, go on, and compare the model's bits with those of a run without a break."""
     same = []
-    for seed in range(seeds):
+    for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "run.ckpt"
             code = (
@@ -288,7 +180,7 @@ def resume(seeds: int) -> Figures:
     return {"killed_at_round": 7, "rounds": 20, "bit_identical": all(same)}
 
 
-EXPERIMENTS: dict[str, Callable[[int], Figures]] = {
+EXPERIMENTS: dict[str, Callable[[Sequence[int]], Figures]] = {
     "skew": skew,
     "compression": compression,
     "poison": poison,

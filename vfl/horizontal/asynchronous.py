@@ -61,6 +61,7 @@ class _Clock:
         """Let the next client finish: its name, update and staleness; None if it was lost."""
         plan, state = self._plan, self._state
         self.now, number, name, version, server, lost = heapq.heappop(self._queue)
+        plan.charge(name, state.ledger)
         if lost:
             return None
         work = plan.work(name, server, number, None, state.memories.get(name))
@@ -106,5 +107,8 @@ def run_buffered(plan: Plan, state: State, seen: ServerView | None = None) -> It
         state.server = plan.strategy.step(state.server, mean, part)
         clock.version += 1
         record = RoundRecord(clock.version, clock.now, clock.up, clock.down, tuple(names), ())
-        state.records.append(replace(record, accuracy=plan.accuracy(state.server.vector)))
+        spent = plan.record_epsilon(names, state.ledger)
+        state.records.append(
+            replace(record, accuracy=plan.accuracy(state.server.vector), record_epsilon=spent)
+        )
         yield

@@ -13,7 +13,7 @@ Error feedback keeps what a codec left out of an update and adds it to the next 
 say `feedback`.
 
 Sources: Suresh et al., "Distributed Mean Estimation with Limited Communication", ICML 2017 (stochastic k-level
-quantisation, section 2.2). Alistarh et al., "QSGD", NeurIPS 2017. Stich, Cordonnier and Jaggi, "Sparsified SGD with
+quantisation). Alistarh et al., "QSGD", NeurIPS 2017. Stich, Cordonnier and Jaggi, "Sparsified SGD with
 Memory", NeurIPS 2018 (top-k, random-k, memory). Charikar, Chen and Farach-Colton, "Finding Frequent Items in Data
 Streams", 2002 (count-sketch); Rothchild et al., "FetchSGD", ICML 2020.
 """

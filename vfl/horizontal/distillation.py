@@ -4,8 +4,8 @@ Clients answer the rows of a public data set; the mean of their answers teaches 
 may differ. The mean of scores is one sum, so it composes with secure aggregation. To start from a trained model, hand
 its vector to ``federate(start=...)``.
 
-Sources: Li and Wang, "FedMD: Heterogeneous Federated Learning via Model Distillation", 2019 (algorithm 1: scores).
-Lin et al., "Ensemble Distillation for Robust Model Fusion in Federated Learning", NeurIPS 2020 (FedDF, algorithm 1:
+Sources: Li and Wang, "FedMD: Heterogeneous Federated Learning via Model Distillation", 2019 (scores).
+Lin et al., "Ensemble Distillation for Robust Model Fusion in Federated Learning", NeurIPS 2020 (FedDF:
 the server distils the mean of logits). Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015
 (temperature).
 """

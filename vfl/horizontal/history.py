@@ -37,7 +37,10 @@ class RoundRecord:
     accuracy : float or None
         On the rows held out by the caller.
     epsilon : float or None
-        Spent since the start, if the training is private.
+        Spent since the start, if the training hides whether a client took part.
+    record_epsilon : dict of str to float
+        Spent since the start by each client that trained in this round, if its training hides single records: another
+        promise than that of `epsilon`, see :mod:`.records`.
     """
 
     number: int
@@ -48,6 +51,7 @@ class RoundRecord:
     lost: tuple[str, ...]
     accuracy: float | None = None
     epsilon: float | None = None
+    record_epsilon: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -137,7 +141,11 @@ class State:
                 for record in told["records"]
             ]
             trees = [(float(z), int(steps), int(most)) for z, steps, most in told["ledger"]["trees"]]
-            ledger = PrivacyLedger(told["ledger"]["gaussian"], trees)
+            spent = {
+                name: [(float(z), float(chance), int(steps)) for z, chance, steps in costs]
+                for name, costs in told["ledger"]["records"].items()
+            }
+            ledger = PrivacyLedger(told["ledger"]["gaussian"], trees, spent)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{path} is no checkpoint that can be read: {type(error).__name__}; remove it"
@@ -159,12 +167,15 @@ class Federation:
     history : list of RoundRecord
     delta : float or None
         At which the history's epsilon holds.
+    ledger : PrivacyLedger
+        Everything that the training has told, of clients and of their single records.
     """
 
     model: Model
     vector: Vector
     history: list[RoundRecord]
     delta: float | None = None
+    ledger: PrivacyLedger = field(default_factory=PrivacyLedger)
 
     @property
     def estimator(self) -> Any:

@@ -7,9 +7,8 @@ to be disjoint groups of three or more to compose with secure aggregation. Score
 has, for instance, rows like everybody else's.
 
 Sources: Shapley 1953; Castro, Gomez and Tejada, "Polynomial Calculation of the Shapley Value Based on Sampling",
-2009; Ghorbani and Zou, "Data Shapley", ICML 2019 (algorithm 1: truncated permutations); Wang et al., "A Principled
-Approach to Data Valuation for Federated Learning", 2020. Josang and Ismail, "The Beta Reputation System", 2002
-(section 3.1, 3.3).
+2009; Ghorbani and Zou, "Data Shapley", ICML 2019 (truncated permutations); Wang et al., "A Principled Approach to Data
+Valuation for Federated Learning", 2020. Josang and Ismail, "The Beta Reputation System", 2002.
 """
 
 import math

@@ -16,7 +16,8 @@ from vfl.errors import ConfigError, PolicyRefused
 from vfl.horizontal.combining import Aggregation, Mean, Secure, SecureGroups
 from vfl.horizontal.composing import require_sums
 from vfl.horizontal.history import Federation, RoundRecord
-from vfl.horizontal.optimisation import Local, ServerState, Strategy, control_change, local_sgd
+from vfl.horizontal.optimisation import Local, ServerState, Strategy, control_change
+from vfl.horizontal.privacy import PrivacyLedger
 from vfl.horizontal.pytorch import is_module
 from vfl.horizontal.vectors import Rows, Vector, generator
 from vfl.horizontal.viewing import facts_of
@@ -68,12 +69,16 @@ def federate_as_member(
             record = replace(record, accuracy=model.accuracy(trainer.state.vector, held_out.X, held_out.y))
         if privacy is not None:
             record = replace(record, epsilon=privacy.epsilon)
+        if local.delta:
+            own = trainer.ledger.record_epsilon(cohort.name, local.delta)
+            record = replace(record, record_epsilon={cohort.name: own})
         records.append(record)
         if on_round is not None:
             on_round(record)
     if view is not None:
         view.add("received", "cohort", GlobalModel(number=rounds + 1, vector=trainer.state.vector))
-    return Federation(model, trainer.state.vector, records, getattr(privacy, "delta", None))
+    delta = getattr(privacy, "delta", None)
+    return Federation(model, trainer.state.vector, records, delta, trainer.ledger)
 
 
 def _checked(
@@ -112,14 +117,18 @@ class _Member:
         self._cohort, self._model, self._rows, self._local = cohort, model, rows, local
         self._strategy, self._secure, self._privacy, self._seed = strategy, secure, privacy, seed
         self.state, self._control = ServerState.start(begin), np.zeros(model.size)
+        self.ledger = PrivacyLedger()
 
     def round(self, number: int) -> None:
         """Train, sum, and step the state."""
         strategy, names = self._strategy, self._cohort.policy.names
         rng = generator(self._seed, 30, number, names.index(self._cohort.name))
         correction = self.state.control - self._control if strategy.controlled else None
-        end = local_sgd(
-            self._model, self.state.vector, self._rows, self._local, rng, strategy.proximal, correction
+        cost = self._local.cost(len(self._rows))
+        if cost is not None:
+            self.ledger.charge(self._cohort.name, cost)
+        end = self._local.trained(
+            self._model, self.state.vector, self._rows, rng, strategy.proximal, correction
         )
         update = end - self.state.vector
         change = control_change(self._control, self.state.control, update, self._local)

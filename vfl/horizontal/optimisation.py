@@ -5,11 +5,11 @@ y - x. The server steps along the mean of these. All of these methods compose wi
 one weighted sum. SCAFFOLD doubles the vector, since the changes of the control variates are summed too.
 
 Sources: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017
-(FedAvg, algorithm 1). Stich, "Local SGD Converges Fast and Communicates Little", ICLR 2019. Li et al., "Federated
-Optimization in Heterogeneous Networks", MLSys 2020 (FedProx, algorithm 2). Karimireddy et al., "SCAFFOLD: Stochastic
-Controlled Averaging for Federated Learning", ICML 2020 (algorithm 1, option II). Hsu, Qi and Brown, "Measuring the
-Effects of Non-Identical Data Distribution", 2019 (arXiv 1909.06335: server momentum). Reddi et al., "Adaptive Federated
-Optimization", ICLR 2021 (algorithm 2: FedAdagrad, FedYogi, FedAdam; no bias correction).
+(FedAvg). Stich, "Local SGD Converges Fast and Communicates Little", ICLR 2019. Li et al., "Federated
+Optimization in Heterogeneous Networks", MLSys 2020 (FedProx). Karimireddy et al., "SCAFFOLD: Stochastic
+Controlled Averaging for Federated Learning", ICML 2020 (control variates by option II). Hsu, Qi and Brown,
+"Measuring the Effects of Non-Identical Data Distribution", 2019 (arXiv 1909.06335: server momentum). Reddi et al.,
+"Adaptive Federated Optimization", ICLR 2021 (FedAdagrad, FedYogi, FedAdam; no bias correction).
 """
 
 import math
@@ -28,6 +28,7 @@ __all__ = [
     "FedAvg",
     "FedProx",
     "Local",
+    "RecordCost",
     "Scaffold",
     "ServerState",
     "Strategy",
@@ -38,9 +39,13 @@ __all__ = [
 ]
 
 
+RecordCost = tuple[float, float, int]
+"""Noise multiplier, chance of a record, noisy steps."""
+
+
 @dataclass(frozen=True)
 class Local:
-    """How a client trains.
+    """How a client trains; :class:`.records.RecordPrivacy` does it with privacy for single records.
 
     Parameters
     ----------
@@ -59,6 +64,27 @@ class Local:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 0 or not 0 < self.rate < math.inf:
             raise InvalidData("local training takes at least one step, a positive rate and no negative batch")
+
+    @property
+    def delta(self) -> float:
+        """At which epsilon of single records is told; 0 without."""
+        return 0.0
+
+    def cost(self, rows: int) -> RecordCost | None:
+        """Return what a round costs each record of a client with so many rows; None: there is no such privacy."""
+        return None
+
+    def trained(
+        self,
+        model: Model,
+        start: Vector,
+        rows: Rows,
+        rng: np.random.Generator,
+        proximal: float = 0.0,
+        correction: Vector | None = None,
+    ) -> Vector:
+        """Return the vector after local training; see :func:`local_sgd`."""
+        return local_sgd(model, start, rows, self, rng, proximal, correction)
 
 
 def local_sgd(

@@ -10,7 +10,7 @@ Sources: McMahan et al. 2017 (uniform). Cho, Wang and Joshi, "Towards Understand
 Federated Learning", AISTATS 2022 (power-of-choice, by loss). Bonawitz et al., "Towards Federated Learning at Scale",
 MLSys 2019 (deadlines, over-selection). Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020
 (different numbers of local steps). Nguyen et al., "Federated Learning with Buffered Asynchronous Aggregation",
-AISTATS 2022 (FedBuff: algorithm 1, staleness weight 1 / sqrt(1 + tau)).
+AISTATS 2022 (FedBuff: staleness weight 1 / sqrt(1 + tau)).
 """
 
 import math

@@ -3,10 +3,10 @@
 Everything here happens at the client: what leaves it is at most the shared part of its update, so all of it composes
 with secure aggregation.
 
-Sources: Li et al., "Ditto: Fair and Robust Federated Learning Through Personalization", ICML 2021 (algorithm 1).
+Sources: Li et al., "Ditto: Fair and Robust Federated Learning Through Personalization", ICML 2021.
 Arivazhagan et al., "Federated Learning with Personalization Layers", 2019 (FedPer). Wang et al., "Federated Evaluation
 of On-device Personalization", 2019 (fine-tuning). Mansour et al., "Three Approaches for Personalization with
-Applications to Federated Learning", 2020 (section 5: interpolation of models).
+Applications to Federated Learning", 2020 (interpolation of models).
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vfl.errors import InvalidData
 from vfl.horizontal.models import Model, Network
-from vfl.horizontal.optimisation import Local, local_sgd
+from vfl.horizontal.optimisation import Local
 from vfl.horizontal.vectors import Rows, Vector
 
 __all__ = ["best_mix", "ditto", "fine_tuned", "interpolated", "joined_layers", "shared_coordinates"]
@@ -24,7 +24,7 @@ __all__ = ["best_mix", "ditto", "fine_tuned", "interpolated", "joined_layers", "
 
 def fine_tuned(model: Model, common: Vector, rows: Rows, local: Local, rng: np.random.Generator) -> Vector:
     """Return the common vector after local steps."""
-    return local_sgd(model, common, rows, local, rng)
+    return local.trained(model, common, rows, rng)
 
 
 def ditto(
@@ -44,7 +44,7 @@ def ditto(
     if pull < 0:
         raise InvalidData(f"the pull to the common vector is not negative, as {pull} is")
     kept = _Pulled(model, common, pull)
-    return local_sgd(kept, own, rows, local, rng)
+    return local.trained(kept, own, rows, rng)
 
 
 class _Pulled:

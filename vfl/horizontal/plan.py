@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -15,9 +15,9 @@ from vfl.horizontal.combining import Aggregation, Mean, SecureGroups, Trusted
 from vfl.horizontal.communication import Codec, Full, with_feedback
 from vfl.horizontal.composing import FEWEST, require_sums
 from vfl.horizontal.models import Model, adapted
-from vfl.horizontal.optimisation import Local, ServerState, Strategy, control_change, local_sgd
+from vfl.horizontal.optimisation import Local, ServerState, Strategy, control_change
 from vfl.horizontal.participation import Buffered, Participation
-from vfl.horizontal.privacy import Central, Tree
+from vfl.horizontal.privacy import Central, PrivacyLedger, Tree
 from vfl.horizontal.pytorch import TorchModel, is_module, outputs
 from vfl.horizontal.robustness import clipped
 from vfl.horizontal.vectors import Rows, Vector, generator
@@ -195,7 +195,7 @@ class Plan:
     ) -> tuple[Vector, Vector | None]:
         """Return a client's update and the change of its control variate."""
         correction = None if control is None else state.control - control
-        end = local_sgd(self.model, state.vector, rows, local, rng, self.strategy.proximal, correction)
+        end = local.trained(self.model, state.vector, rows, rng, self.strategy.proximal, correction)
         update = end - state.vector
         if control is None:
             return update, None
@@ -259,8 +259,21 @@ class Plan:
         if not isinstance(self.aggregation, Trusted):
             return None
         rng = generator(self.seed, 32, number)
-        update, _ = self.trained(self.aggregation.rows, state, None, self.local, rng)
+        plain = Local(self.local.steps, self.local.rate, self.local.batch)
+        update, _ = self.trained(self.aggregation.rows, state, None, plain, rng)
         return update
+
+    def charge(self, name: str, ledger: PrivacyLedger) -> None:
+        """Note what a client's next training costs its single records."""
+        cost = self.steps(name).cost(len(self.clients[name]))
+        if cost is not None:
+            ledger.charge(name, cost)
+
+    def record_epsilon(self, names: Iterable[str], ledger: PrivacyLedger) -> dict[str, float]:
+        """Return what clients have spent of the privacy of their single records; empty if there is none."""
+        if not self.local.delta:
+            return {}
+        return {name: ledger.record_epsilon(name, self.local.delta) for name in sorted(set(names))}
 
     def accuracy(self, vector: Vector) -> float | None:
         """Return the accuracy on the rows held out."""

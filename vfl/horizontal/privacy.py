@@ -3,8 +3,8 @@
 What is protected is a client as a whole: whether it took part in the training and with what. With :class:`Central` and
 :class:`Tree` the server is trusted, sees the updates or their sum, and adds the noise before it uses or shows anything;
 both compose with secure aggregation if the clients clip. Noise that the clients add themselves, so that nobody need be
-trusted, is :class:`vfl.ClientPrivacy` with secure aggregation. Record-level privacy of a client's own training is the
-client's business (Opacus), and costs epsilon of its own.
+trusted, is :class:`vfl.ClientPrivacy` with secure aggregation. Privacy of a client's single records is another promise
+with an epsilon of its own, see :mod:`.records`; one ledger holds both.
 
 Updates count alike, without weights, and the noisy sum is divided by the number of clients that were asked, which does
 not depend on who came. No amplification by sampling is claimed: who takes part in a round may be seen. A neighbour is
@@ -14,11 +14,13 @@ The noise is the discrete Gaussian on a grid of sigma / 2^20, from :mod:`vfl.cry
 first, and what rounding adds to the sensitivity is in sigma. Its privacy is at least that of the continuous one.
 
 Sources: McMahan et al., "Learning Differentially Private Recurrent Language Models", ICLR 2018 (fixed clipping). Andrew
-et al., "Differentially Private Learning with Adaptive Clipping", NeurIPS 2021 (algorithm 1, theorem 1). Kairouz et al.,
-"Practical and Private (Deep) Learning Without Sampling or Shuffling", ICML 2021 (DP-FTRL, appendix D). Canonne, Kamath
-and Steinke, "The Discrete Gaussian for Differential Privacy", NeurIPS 2020 (theorem 4). Accounting: dp-accounting.
+et al., "Differentially Private Learning with Adaptive Clipping", NeurIPS 2021. Kairouz et al.,
+"Practical and Private (Deep) Learning Without Sampling or Shuffling", ICML 2021 (DP-FTRL). Canonne, Kamath
+and Steinke, "The Discrete Gaussian for Differential Privacy", NeurIPS 2020. Accounting: dp-accounting.
 """
 
+import functools
+import importlib
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,8 +28,9 @@ from typing import Any
 import numpy as np
 
 from vfl.crypto.rng import Rng, SystemRng
-from vfl.errors import InvalidData, PolicyRefused
+from vfl.errors import ConfigError, InvalidData, PolicyRefused
 from vfl.horizontal.composing import Needs
+from vfl.horizontal.optimisation import RecordCost
 from vfl.horizontal.robustness import clipped
 from vfl.horizontal.vectors import Matrix, Vector
 from vfl.privacy import accounting
@@ -69,10 +72,32 @@ class PrivacyLedger:
         Noise multipliers of the sums so far.
     trees : list of tuple of (float, int, int)
         Of each tree the noise multiplier, its steps so far, and the most steps a client is in.
+    records : dict of str to list of tuple of (float, float, int)
+        What each client's own training has told about its single records: see :class:`.records.RecordPrivacy`.
     """
 
     gaussian: list[float] = field(default_factory=list)
     trees: list[tuple[float, int, int]] = field(default_factory=list)
+    records: dict[str, list[RecordCost]] = field(default_factory=dict)
+
+    def charge(self, name: str, cost: RecordCost) -> None:
+        """Note noisy steps of a client."""
+        spent = self.records.setdefault(name, [])
+        if spent and spent[-1][:2] == cost[:2]:
+            cost = (*cost[:2], cost[2] + spent.pop()[2])
+        spent.append(cost)
+
+    def record_epsilon(self, name: str, delta: float) -> float:
+        """Return epsilon at delta of the single records of a client, by Opacus' Renyi accountant.
+
+        Raises
+        ------
+        ConfigError
+            If Opacus is not installed.
+        """
+        if not 0 < delta < 1:
+            raise InvalidData(f"delta lies between 0 and 1, not at {delta}")
+        return _record_epsilon(tuple(self.records.get(name, ())), delta)
 
     def event(self) -> Any:
         """Return dp-accounting's event of all of it."""
@@ -102,6 +127,19 @@ class PrivacyLedger:
         accountant = dp.rdp.RdpAccountant(neighboring_relation=dp.NeighboringRelation.REPLACE_SPECIAL)
         accountant.compose(self.event())
         return float(accountant.get_epsilon(delta))
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _record_epsilon(costs: tuple[RecordCost, ...], delta: float) -> float:
+    if not costs:
+        return 0.0
+    try:
+        accountants = importlib.import_module("opacus.accountants")
+    except ImportError:
+        raise ConfigError("privacy of single records takes Opacus: pip install 'vfl[torch]'") from None
+    accountant = accountants.RDPAccountant()
+    accountant.history = list(costs)
+    return float(accountant.get_epsilon(delta))
 
 
 @dataclass(frozen=True)

@@ -68,9 +68,9 @@ def outputs(module: Any, X: Matrix) -> int:
     if first is None:
         raise ConfigError("the module has no parameter that is to be trained")
     with package.no_grad():
-        found = copied(package.tensor(X[:1], dtype=first.dtype, device=first.device))
-    if found.ndim != 2 or len(found) != 1:
-        raise InvalidData(f"the module makes {tuple(found.shape)} of one row; it takes (1, outputs)")
+        found = copied(package.tensor(X[[0, 0]], dtype=first.dtype, device=first.device))
+    if found.ndim != 2 or len(found) != 2:
+        raise InvalidData(f"the module makes {tuple(found.shape)} of two rows; it takes (2, outputs)")
     return int(found.shape[1])
 
 
@@ -142,12 +142,12 @@ class TorchModel:
         first = next(iter(self._named.values()))
         return self._torch.tensor(X, dtype=first.dtype, device=first.device)
 
-    def targets(self, y: NDArray[Any]) -> Any:
-        """Return the places of labels among the classes, or numbers, shape (rows, 1)."""
+    def targets(self, y: NDArray[Any], precision: Any = None) -> Any:
+        """Return the places of labels among the classes, or numbers, shape (rows, 1), in the module's precision."""
         first = next(iter(self._named.values()))
         if self.classes is None:
             numbers = np.asarray(y, dtype=np.float64)[:, None]
-            return self._torch.tensor(numbers, dtype=first.dtype, device=first.device)
+            return self._torch.tensor(numbers, dtype=precision or first.dtype, device=first.device)
         return self._torch.tensor(places(self.classes, y), device=first.device)
 
     def mean_loss(self, outputs: Any, targets: Any) -> Any:
@@ -169,6 +169,12 @@ class TorchModel:
         if self.classes is None:
             return functional.mse_loss(outputs, targets) / 2
         return functional.cross_entropy(outputs, targets)
+
+    def summed_loss(self, outputs: Any, targets: Any) -> Any:
+        """Return the sum of each row's own loss; one of the caller's may mix rows, so it gets them one by one."""
+        if self._loss is None:
+            return self.mean_loss(outputs, targets) * len(outputs)
+        return sum(self.mean_loss(outputs[i : i + 1], targets[i : i + 1]) for i in range(len(outputs)))
 
     def _evaluated(self, vector: Vector, X: Matrix) -> Any:
         """Return outputs for prediction: no drop-out."""

@@ -18,7 +18,8 @@ clients : mapping of str to Rows, or Rows
 rounds : int
     In all, those of a checkpoint included; server steps with :class:`.participation.Buffered`.
 local, strategy, participation, aggregation, codec, privacy
-    See :mod:`.optimisation`, :mod:`.participation`, :mod:`.combining`, :mod:`.communication`, :mod:`.privacy`.
+    See :mod:`.optimisation` and :mod:`.records`, :mod:`.participation`, :mod:`.combining`, :mod:`.communication`,
+    :mod:`.privacy`.
 world : World
     The devices of a simulation.
 held_out : Rows, optional
@@ -29,7 +30,7 @@ seed : int
     Of the start, of the order of rows, of who takes part and of the devices; never of noise or masks.
 checkpoint : path, optional
     Written after every round. If it exists, the training goes on from it and ends with the same bits as without a break
-    (with Central, whose noise is drawn newly: with the same ledger).
+    (with Central or RecordPrivacy, whose noise is drawn newly: with the same ledger).
 jobs : int
     Clients that are trained at once, through joblib: threads, or what ``joblib.parallel_config`` says.
 verbose : int
@@ -163,7 +164,7 @@ def _run(
     if training.seen is not None:
         training.seen.model(plan.rounds + 1, state.server.vector)
     delta = getattr(plan.privacy, "delta", None)
-    return Federation(plan.model, state.server.vector.copy(), list(state.records), delta)
+    return Federation(plan.model, state.server.vector.copy(), list(state.records), delta, state.ledger)
 
 
 @dataclass
@@ -199,6 +200,8 @@ class _Training:
             self.seen.model(number, self.state.server.vector)
         fates = {name: plan.world.fate(name, plan.seed, number, plan.places[name]) for name in asked}
         there = [name for name in asked if fates[name][0]]
+        for name in there:
+            plan.charge(name, self.state.ledger)
         works = dict(zip(there, self._works(there, number), strict=True))
         late = self._late(works)
         lost = {name for name in there if fates[name][1]} | late
@@ -327,6 +330,7 @@ class _Training:
             lost=tuple(sorted(set(asked) - set(names))),
             accuracy=plan.accuracy(state.server.vector),
             epsilon=self._epsilon(),
+            record_epsilon=plan.record_epsilon(works, state.ledger),
         )
         state.records.append(record)
 
