@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
 
 from vfl.trees import Trees, boosted, probabilities
 
@@ -178,11 +179,12 @@ class Teacher:
         seed : int
             Of the folds.
         """
-        opinions, parts = np.empty((MODELS, *own.shape)), []
-        for seen, unseen in folds(y, seed):
-            parts.append(Fold.fit(own[seen], columns[seen], encoded[seen], y[seen]))
-            opinions[:, unseen] = parts[-1].opinions(own[unseen], columns[unseen], encoded[unseen])
-        weights = _stacked(opinions, y.astype(np.int64))
+        with threadpool_limits(1, user_api="blas"):  # for so few numbers several threads wait for each other
+            opinions, parts = np.empty((MODELS, *own.shape)), []
+            for seen, unseen in folds(y, seed):
+                parts.append(Fold.fit(own[seen], columns[seen], encoded[seen], y[seen]))
+                opinions[:, unseen] = parts[-1].opinions(own[unseen], columns[unseen], encoded[unseen])
+            weights = _stacked(opinions, y.astype(np.int64))
         return cls(tuple(parts), weights)
 
     def scores(self, own: FloatArray, columns: FloatArray, encoded: FloatArray) -> FloatArray:
