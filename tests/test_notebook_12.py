@@ -42,7 +42,9 @@ def test_transfer_is_ahead_of_the_bank_alone_and_of_the_overlap_alone(figures: d
 
 
 def test_the_student_gains_where_labels_are_few(figures: dict[str, Any]) -> None:
-    student, labels = (figures["alone"][n] for n in ("student, by the bank alone", "labels of the bank alone"))
+    student, labels = (
+        figures["alone"][n] for n in ("student, by the bank alone", "labels of the bank alone")
+    )
     gains = [a - b for a, b in zip(student, labels, strict=True)]
     assert sum(gains[:3]) / 3 > 0.005
 
