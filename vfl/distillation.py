@@ -5,9 +5,10 @@ there the hosts' representations and the own model's score: it does not learn ag
 from many. It is a weighted sum of simple models; the weights are chosen on rows that these have not seen, and are not
 negative (Wolpert, "Stacked generalization", Neural Networks 1992; Breiman, "Stacked regressions", Machine Learning
 1996).
-The student sees the guest's columns: of labelled rows the label, of common rows the teacher's opinion (Hinton, Vinyals,
-Dean, "Distilling the knowledge in a neural network", arXiv 1503.02531, section 2; Lopez-Paz et al., "Unifying
-distillation and privileged information", ICLR 2016, section 4, for a teacher with columns that the student lacks).
+The student sees the guest's columns alone: of labelled rows the label, of common rows without one the teacher's
+opinion (Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", arXiv 1503.02531, section 2; Lopez-Paz
+et al., "Unifying distillation and privileged information", ICLR 2016, section 4, for a teacher with columns that the
+student lacks). Opinions of rows whose label is known were tried as well: they did not help.
 """
 
 from collections.abc import Iterator
@@ -18,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
 
 from vfl.trees import Trees, boosted, probabilities
 
-__all__ = ["FOLDS", "Fold", "Shift", "Teacher", "beliefs", "cross_fitted", "student"]
+__all__ = ["FOLDS", "Fold", "Shift", "Teacher", "cross_fitted", "student"]
 
 FloatArray = NDArray[np.float64]
 FOLDS = 5
@@ -31,8 +33,6 @@ SLOPE_PENALTY = 2.0
 """Of the own score's weight being away from one."""
 EQUAL = 100.0
 """How strongly the weights of the teacher's models are held to be equal: as by so many rows of much information."""
-TRUST = 0.5
-"""Weight of the teacher's opinion of a row whose label is known; the label has the rest."""
 
 
 def logits(scores: FloatArray) -> FloatArray:
@@ -165,10 +165,8 @@ class Teacher:
     weights: FloatArray
 
     @classmethod
-    def fit(
-        cls, own: FloatArray, columns: FloatArray, encoded: FloatArray, y: FloatArray, seed: int
-    ) -> tuple[Self, FloatArray]:
-        """Learn from the common rows; return the teacher and each row's scores by models that have not seen it.
+    def fit(cls, own: FloatArray, columns: FloatArray, encoded: FloatArray, y: FloatArray, seed: int) -> Self:
+        """Learn from the common rows.
 
         Parameters
         ----------
@@ -181,12 +179,13 @@ class Teacher:
         seed : int
             Of the folds.
         """
-        opinions, parts = np.empty((MODELS, *own.shape)), []
-        for seen, unseen in folds(y, seed):
-            parts.append(Fold.fit(own[seen], columns[seen], encoded[seen], y[seen]))
-            opinions[:, unseen] = parts[-1].opinions(own[unseen], columns[unseen], encoded[unseen])
-        weights = _stacked(opinions, y.astype(np.int64))
-        return cls(tuple(parts), weights), np.tensordot(weights, opinions, axes=1)
+        with threadpool_limits(1, user_api="blas"):  # for so few numbers several threads wait for each other
+            opinions, parts = np.empty((MODELS, *own.shape)), []
+            for seen, unseen in folds(y, seed):
+                parts.append(Fold.fit(own[seen], columns[seen], encoded[seen], y[seen]))
+                opinions[:, unseen] = parts[-1].opinions(own[unseen], columns[unseen], encoded[unseen])
+            weights = _stacked(opinions, y.astype(np.int64))
+        return cls(tuple(parts), weights)
 
     def scores(self, own: FloatArray, columns: FloatArray, encoded: FloatArray) -> FloatArray:
         """Return scores, shape (rows, scores)."""
@@ -210,35 +209,20 @@ def _stacked(opinions: FloatArray, y: NDArray[np.int64]) -> FloatArray:
     return np.asarray(minimize(loss, equal, jac=True, method="L-BFGS-B", bounds=bounds).x)
 
 
-def student(columns: FloatArray, believed: FloatArray) -> Trees:
-    """Return boosted trees of the guest's columns, taught by what is believed of each row.
+def student(columns: FloatArray, y: FloatArray, more: FloatArray, opinions: FloatArray) -> Trees:
+    """Return boosted trees of the guest's columns, taught by labels and by the teacher.
 
     Parameters
     ----------
     columns : ndarray, shape (rows, guest columns)
-    believed : ndarray, shape (rows, classes)
-        Probabilities: of one class alone where nothing but the label counts.
-    """
-    rows, places = np.nonzero(believed > 0)  # a row comes once for each class that it may be of
-    return boosted(columns[rows], places.astype(np.float64), believed[rows, places])
-
-
-def beliefs(
-    y: NDArray[np.int64], opinions: FloatArray, common: NDArray[np.int64], known: NDArray[np.bool_]
-) -> FloatArray:
-    """Return what is believed of each row: its label, on common rows also the teacher's opinion, shape (rows, classes).
-
-    Parameters
-    ----------
     y : ndarray, shape (rows,)
-        Places of the classes; any where unknown.
-    opinions : ndarray, shape (common rows, scores)
-    common : ndarray
-        Places of the common rows, all unknown ones among them.
-    known : ndarray of bool, shape (rows,)
+        Places of the classes.
+    more : ndarray, shape (other rows, guest columns)
+    opinions : ndarray, shape (other rows, scores)
+        What the teacher thinks of these: each comes once for each class, with the class's probability as weight.
     """
     chances = probabilities(opinions)
-    believed = np.eye(chances.shape[1])[y]
-    trust = np.where(known[common], TRUST, 1.0)[:, None]
-    believed[common] = (1 - trust) * believed[common] + trust * chances
-    return believed
+    classes = chances.shape[1]
+    places = np.concatenate([y, np.repeat(np.arange(classes, dtype=np.float64), len(more))])
+    weights = np.concatenate([np.ones(len(y)), chances.T.ravel()])
+    return boosted(np.vstack([columns, *[more] * classes]), places, weights)

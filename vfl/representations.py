@@ -12,14 +12,22 @@ from vfl.errors import InvalidData
 __all__ = ["Encoder", "default_components"]
 
 FloatArray = NDArray[np.float64]
-SHARE = 0.75
+VARIANCE = 0.95
+"""Part of the variance of standardised columns that representations hold by default."""
 CUT_OFF = 5.0
 """Standard deviations beyond which a column is cut off."""
 
 
-def default_components(columns: int) -> int:
-    """Return three quarters of the columns, rounded up; one less than all of them at most, but for a single one."""
-    return max(1, min(columns - 1, int(np.ceil(SHARE * columns))))
+def default_components(sizes: FloatArray) -> int:
+    """Return the fewest axes with 95 % of the variance, at most one less than columns, but for a single one.
+
+    Parameters
+    ----------
+    sizes : ndarray, shape (columns,)
+        Variances along the axes, descending.
+    """
+    enough = int(np.searchsorted(np.cumsum(sizes), VARIANCE * sizes.sum())) + 1
+    return max(1, min(len(sizes) - 1, enough))
 
 
 @final
@@ -59,9 +67,8 @@ class Encoder:
             If there are more components than columns, or all columns are constant.
         """
         columns = values.shape[1]
-        wanted = default_components(columns) if components is None else components
-        if not 1 <= wanted <= columns:
-            raise InvalidData(f"{wanted} components cannot be made of {columns} columns")
+        if components is not None and not 1 <= components <= columns:
+            raise InvalidData(f"{components} components cannot be made of {columns} columns")
         limits = Limits.of(values, CUT_OFF)
         kept = limits.apply(values)
         mean, deviation = kept.mean(axis=0), kept.std(axis=0)
@@ -70,6 +77,7 @@ class Encoder:
         sizes, axes = np.linalg.eigh(standard.T @ standard / len(standard))
         if not sizes[-1] > 0:
             raise InvalidData("all columns are constant: there is nothing to represent")
+        wanted = components or default_components(sizes[::-1])
         return cls(limits, mean, scale, axes[:, ::-1][:, :wanted] / np.sqrt(sizes[-1]))
 
     @property

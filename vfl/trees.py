@@ -94,10 +94,10 @@ class Trees:
             or (self.roots[0], self.columns) != (0, columns)
         ):
             return False
-        ends = np.append(self.roots[1:], count)
-        if (np.diff(self.roots) <= 0).any() or ends[-2:].max() > count or (ends <= self.roots).any():
+        sizes = np.diff(self.roots, append=count)
+        if (sizes <= 0).any():
             return False
-        last = np.repeat(ends, ends - self.roots)
+        last = np.repeat(self.roots + sizes, sizes)
         leaf = self.feature == -1
         return bool(
             len(self.baseline) == scores

@@ -147,7 +147,8 @@ def test_the_encoder_is_the_best_linear_autoencoder() -> None:
 
 
 def test_constant_and_impossible_columns() -> None:
-    assert [default_components(columns) for columns in (1, 2, 4, 10)] == [1, 1, 3, 8]
+    sizes = [[1.0], [1.0, 0.0], [5.0, 4.5, 0.5, 0.0], [1.0] * 10]
+    assert [default_components(np.array(size)) for size in sizes] == [1, 1, 2, 9]
     assert np.isfinite(
         Encoder.fit(np.column_stack([HOST[:, 0], np.ones(ROWS)])).transform(np.ones((3, 2)))
     ).all()
