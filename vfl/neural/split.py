@@ -52,7 +52,7 @@ class SplitClassifier(BaseEstimator):  # type: ignore[misc]
     batch_size : int or None
         Rows; None takes a 32nd of all rows, 32 to 256.
     learning_rate : float or None
-        Of AdamW at this party; None takes 0.002, and 0.0005 at a host that learns from randomised labels.
+        Of AdamW at this party; None takes 0.002, and 0.0001 at a host that learns from randomised labels.
     alpha : float
         Weight decay of this party's networks.
     categorical : sequence of str or None
@@ -306,7 +306,7 @@ class SplitClassifier(BaseEstimator):  # type: ignore[misc]
         if self.learning_rate is not None:
             return self.learning_rate
         randomised = Leakage.NOISY_LABEL in defences.leakage(self.defence)
-        return 5e-4 if randomised and self.role_ == Role.HOST.value else 2e-3
+        return 1e-4 if randomised and self.role_ == Role.HOST.value else 2e-3
 
     def _shared(self, rows: int) -> dict[str, object]:
         names = ("max_iter", "batch_size", "defence")
