@@ -21,6 +21,11 @@ __all__ = ["Run", "features_explained", "gradient_aucs", "heads", "run", "train"
 Floats = NDArray[np.float64]
 SEEDS = {"default_credit": 2}
 SEVERAL = 3
+UNTAUGHT = {
+    "norm": label_inference.norm_attack,
+    "direction": label_inference.direction_attack,
+    "average": label_inference.average_attack,
+}
 KNOWN_LABELS, KNOWN_ROWS, JUDGED = 100, 400, 3_000
 
 
@@ -63,9 +68,16 @@ def gradient_aucs(done: Run, tables: Tables) -> dict[str, float]:
     y = tables.y[~tables.test]
     known = np.random.default_rng(7).permutation(len(y))[: min(KNOWN_ROWS, len(y) // 2)]
     gradients = label_inference.received_gradients(done.simulation.view("shop"), done.host.plan_)
-    classes = [1] if tables.classes == 2 else range(tables.classes)
-    each = [label_inference.gradient_attacks(gradients, (y == c).astype(np.int64), known) for c in classes]
-    return {name: float(np.mean([found[name] for found in each])) for name in each[0]}
+    if tables.classes == 2:
+        return label_inference.gradient_attacks(gradients, y, known)
+    scores = {name: attack(gradients) for name, attack in UNTAUGHT.items()}
+    found: dict[str, list[float]] = {}
+    for label in range(tables.classes):
+        mine = (y == label).astype(np.int64)
+        each = scores | {"cosine": label_inference.cosine_attack(gradients, known, mine[known])}
+        for name, score in each.items():
+            found.setdefault(name, []).append(label_inference.attack_auc(score, mine))
+    return {name: float(np.mean(areas)) for name, areas in found.items()}
 
 
 def heads(done: Run, tables: Tables) -> tuple[float, float]:
@@ -109,7 +121,7 @@ def pooled(tables: Tables, seed: int) -> float:
     """Return the figure of a network of the same width over all columns in one place."""
     rows = ~tables.test
     columns = StandardScaler().fit(tables.pooled[rows]).transform(tables.pooled)
-    network = MLPClassifier((64, 64), max_iter=200, early_stopping=len(columns) > 10_000, random_state=seed)
+    network = MLPClassifier((64, 64), max_iter=300, early_stopping=len(columns) > 10_000, random_state=seed)
     return tables.measure(network.fit(columns[rows], tables.y[rows]).predict_proba(columns[~rows]))
 
 

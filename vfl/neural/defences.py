@@ -113,7 +113,7 @@ class Defended(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unkno
 
     labels: RandomisedLabels | Marvell = RandomisedLabels()
     clip: float = 1.5
-    noise: float = 0.2
+    noise: float = 0.1
     distance_correlation: float = 0.05
 
     def __post_init__(self) -> None:
