@@ -137,8 +137,8 @@ def regression_attack(received: FloatArray, known: Places, values: FloatArray) -
             made = KernelRidge(kernel="rbf", gamma=width / standard.shape[1], alpha=penalty)
             centre = values[:cut].mean(axis=0)
             made.fit(standard[known[:cut]], values[:cut] - centre)
-            found = explained(values[cut:], made.predict(standard[known[cut:]]) + centre).mean()
-            best = max(best, (float(found), made), key=lambda pair: pair[0])
+            missing = values[cut:] - made.predict(standard[known[cut:]]) - centre
+            best = max(best, (-float(np.square(missing).sum()), made), key=lambda pair: pair[0])
     centre = values.mean(axis=0)
     return np.asarray(best[1].fit(standard[known], values - centre).predict(standard) + centre)
 

@@ -23,7 +23,9 @@ __all__ = [
     "NoisyEmbeddings",
     "RandomisedLabels",
     "Undefended",
+    "bound",
     "gaussian",
+    "leakage",
     "marvell_noise",
     "randomised",
 ]
@@ -55,7 +57,7 @@ class RandomisedLabels(msgspec.Struct, frozen=True, kw_only=True, tag=True, forb
     Differential Privacy", arXiv 2102.06062.
     """
 
-    advantage: float = 0.15
+    advantage: float = 0.1
 
     def __post_init__(self) -> None:
         if not 0 < self.advantage < 1:
@@ -111,7 +113,7 @@ class Defended(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unkno
 
     labels: RandomisedLabels | Marvell = RandomisedLabels()
     clip: float = 1.5
-    noise: float = 0.2
+    noise: float = 0.1
     distance_correlation: float = 0.05
 
     def __post_init__(self) -> None:

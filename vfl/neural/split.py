@@ -29,6 +29,7 @@ __all__ = ["SplitClassifier"]
 FloatArray = NDArray[np.float64]
 STEPS = 1800
 """Batches that `max_iter=None` aims at, over 15 to 60 epochs."""
+ENOUGH_ROWS = 20_000
 LARGEST_WIDTH = 4096
 
 
@@ -52,7 +53,8 @@ class SplitClassifier(BaseEstimator):  # type: ignore[misc]
     batch_size : int or None
         Rows; None takes a 32nd of all rows, 32 to 256.
     learning_rate : float or None
-        Of AdamW at this party; None takes 0.002, and 0.0005 at a host that learns from randomised labels.
+        Of AdamW at this party; None takes 0.002, and 0.0005 at a host that learns from 20,000 randomised labels or
+        more: less from fewer, which say less.
     alpha : float
         Weight decay of this party's networks.
     categorical : sequence of str or None
@@ -305,8 +307,9 @@ class SplitClassifier(BaseEstimator):  # type: ignore[misc]
     def _rate(self) -> float:
         if self.learning_rate is not None:
             return self.learning_rate
-        randomised = Leakage.NOISY_LABEL in defences.leakage(self.defence)
-        return 5e-4 if randomised and self.role_ == Role.HOST.value else 2e-3
+        if self.role_ == Role.GUEST.value or Leakage.NOISY_LABEL not in defences.leakage(self.defence):
+            return 2e-3
+        return 5e-4 * min(1.0, self.plan_.rows / ENOUGH_ROWS)
 
     def _shared(self, rows: int) -> dict[str, object]:
         names = ("max_iter", "batch_size", "defence")

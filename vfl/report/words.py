@@ -52,7 +52,7 @@ _PLAIN = {
     ),
     Leakage.ROW_GRADIENT: (
         "Gradients of rows",
-        "A gradient for each row. Without noise the recipient reads the row's label off it; with noise, off many epochs.",
+        "A gradient for each row. The recipient reads the row's label off it; with noise, off those of many epochs.",
     ),
     Leakage.NOISY_LABEL: (
         "Randomised labels",
