@@ -47,7 +47,15 @@ from vfl.crypto.rng import Rng
 from vfl.protocols.arithmetic import Arithmetic
 from vfl.protocols.channel import Channel
 from vfl.protocols.product import Masked, Vector, exchange, exchange_keys
-from vfl.protocols.source_plan import LARGEST_ENTRY, OPENED_BITS, SCORE_BITS, STEP_BITS, Labels, Plan
+from vfl.protocols.source_plan import (
+    FINE_BITS,
+    LARGEST_ENTRY,
+    OPENED_BITS,
+    SCORE_BITS,
+    STEP_BITS,
+    Labels,
+    Plan,
+)
 from vfl.protocols.wire import Array, Declaration, Leakage, Message, Role
 
 __all__ = ["scores", "train"]
@@ -182,9 +190,9 @@ class _Layer:
     async def scores(self, rows: NDArray[np.int32], weights: Share) -> Share:
         """Return the share of the scores with the fraction bits in which they are opened, (L, rows, outputs)."""
         turns = await self._angles(rows, weights)
-        hidden = await self.arithmetic.sine(turns.reshape(-1), self._plan.amplitude)
+        hidden = await self.arithmetic.sine(turns.reshape(-1), self._plan.fine_amplitude)
         summed = self._read_out(hidden.reshape(RING.limbs, *turns.shape), RING)
-        return self.arithmetic.truncate(summed, SCORE_BITS - OPENED_BITS)
+        return self.arithmetic.truncate(summed, FINE_BITS - OPENED_BITS)
 
     def move(self, step: int, weights: Share, velocity: Share, gradient: Share, common: Rng) -> Share:
         """Return the share of the next velocity."""

@@ -13,6 +13,7 @@ from vfl.crypto.ring import RING, Share, failure_bits
 from vfl.errors import EncodingOverflow, InvalidData
 
 __all__ = [
+    "FINE_BITS",
     "GAIN",
     "LARGEST_INPUT",
     "LARGEST_OFFSET",
@@ -32,12 +33,14 @@ ENTRY_BITS = 12
 """Fraction bits of inputs."""
 LARGEST_ENTRY = int(LARGEST_INPUT * 2**ENTRY_BITS)
 WEIGHT_BITS = 24
-SCORE_BITS = 22
+SCORE_BITS = 20
+FINE_BITS = 40
+"""Fraction bits of scores that are to be opened, before they are truncated."""
 OPENED_BITS = 14
 """Fraction bits of scores that are opened."""
-GAIN = 12.0
+GAIN = 16.0
 """Largest score, by the bound of the sine."""
-LARGEST_OFFSET = 6.0
+LARGEST_OFFSET = 4.0
 """Of the absolute values of what the guest adds to all scores."""
 LARGEST_START = 8.0
 """Of the absolute values of each party's part of the first weights."""
@@ -128,6 +131,11 @@ class Plan:
     def amplitude(self) -> float:
         """Integer that stands for a unit's activation of one; the sum over units then has SCORE_BITS."""
         return GAIN / self.units * 2.0**SCORE_BITS
+
+    @property
+    def fine_amplitude(self) -> float:
+        """The same for FINE_BITS."""
+        return GAIN / self.units * 2.0**FINE_BITS
 
     @property
     def turns(self) -> int:

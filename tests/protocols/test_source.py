@@ -114,7 +114,7 @@ def test_what_crosses() -> None:
 def test_formats_follow_the_sizes() -> None:
     small, large = (
         Plan(1000, (14, 10), 32, 1, 3, 256, 0.1, 0.9, 0.0),
-        Plan(10**6, (400, 400), 32, 20, 1, 256, 0.1, 0.9, 0.0),
+        Plan(10**6, (200, 200), 32, 4, 1, 256, 0.1, 0.9, 0.0),
     )
     assert small.residual_bits > large.residual_bits
     assert max(small.failure_bits, large.failure_bits) <= -40
@@ -135,7 +135,7 @@ def test_formats_follow_the_sizes() -> None:
 )
 def test_sizes_out_of_bounds_are_refused(sizes: Any, text: str) -> None:
     with pytest.raises(InvalidData, match=text):
-        Plan(*sizes, 0.1, 0.9, 0.0)
+        Plan(*sizes, learning_rate=0.1, momentum=0.9, penalty=0.0)
 
 
 def test_inputs_and_first_weights_have_to_fit() -> None:

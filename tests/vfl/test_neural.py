@@ -29,7 +29,7 @@ LABELS = np.where(PRODUCT > 0, "yes", "no")
 CLASSES = np.array(["a", "b", "c"])[np.digitize(PRODUCT, [-2.0, 2.0])]
 TRAIN, TEST = slice(0, 240), slice(240, 300)
 CHOSEN: dict[str, Any] = {
-    "hidden_units": 8, "epochs": 18, "batch_size": 80, "learning_rate": 0.5, "random_state": 3,
+    "hidden_units": 8, "epochs": 8, "batch_size": 60, "learning_rate": 1.0, "momentum": 0.5, "random_state": 3,
 }  # fmt: skip
 
 
