@@ -13,7 +13,7 @@ from vfl.errors import EncodingOverflow, InvalidData
 from vfl.protocols import source
 from vfl.protocols.channel import Party, memory_pair, run_local
 from vfl.protocols.record import Transcript
-from vfl.protocols.source_plan import GAIN, WEIGHT_BITS, Labels, Plan, sylvester
+from vfl.protocols.source_plan import GAIN, WEIGHT_UNIT, Labels, Plan, sylvester
 from vfl.protocols.wire import Leakage, Role
 
 Floats = NDArray[np.float64]
@@ -40,6 +40,7 @@ def clear(plan: Plan, inputs: Floats, labels: Labels, weights: Floats, common: A
             order = common.permutation(plan.rows)
         place = step % plan.each * plan.batch
         batch = order[place : place + plan.batch]
+        RING.uniform(common, *weights.shape)  # the stream goes on as on shares
         z = inputs[batch] @ weights
         residuals = expit(GAIN / plan.units * np.sin(z) @ readout + labels.offset) - labels.y[batch]
         gradient = inputs[batch].T @ (np.cos(z) * (residuals @ readout.T)) / plan.batch
@@ -48,7 +49,7 @@ def clear(plan: Plan, inputs: Floats, labels: Labels, weights: Floats, common: A
         decay[0] = 0
         velocity = plan.momentum * velocity - rate * (gradient + decay)
         weights = weights + velocity
-        RING.uniform(common, *weights.shape)  # the stream goes on as on shares
+        RING.uniform(common, *weights.shape)
     return weights
 
 
@@ -74,7 +75,7 @@ def on_shares(plan: Plan, transcript: Transcript | None = None) -> tuple[Floats,
         host=source.scores(ends[1], host, shares[1], plan, rngs[1]),
     )
     assert scored["host"] is None
-    return RING.decode(RING.add(*shares), WEIGHT_BITS), scored["guest"]
+    return RING.decode(RING.add(*shares), 0) / WEIGHT_UNIT, scored["guest"]
 
 
 PLANS = [
@@ -135,7 +136,7 @@ def test_formats_follow_the_sizes() -> None:
 )
 def test_sizes_out_of_bounds_are_refused(sizes: Any, text: str) -> None:
     with pytest.raises(InvalidData, match=text):
-        Plan(*sizes, learning_rate=0.1, momentum=0.9, penalty=0.0)
+        Plan(*sizes, 0.1, 0.9, 0.0)  # type: ignore[call-arg]
 
 
 def test_inputs_and_first_weights_have_to_fit() -> None:
