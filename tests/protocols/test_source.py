@@ -115,7 +115,7 @@ def test_what_crosses() -> None:
 def test_formats_follow_the_sizes() -> None:
     small, large = (
         Plan(1000, (14, 10), 32, 1, 3, 256, 0.1, 0.9, 0.0),
-        Plan(10**6, (200, 200), 32, 4, 1, 256, 0.1, 0.9, 0.0),
+        Plan(10**6, (26, 25), 32, 1, 5, 256, 0.1, 0.9, 0.0),
     )
     assert small.residual_bits > large.residual_bits
     assert max(small.failure_bits, large.failure_bits) <= -40
