@@ -17,6 +17,8 @@ import json
 import time
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from benchmarks.attacks.experiments import EXPERIMENTS
 
 
@@ -29,6 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     figures: dict[str, Any] = {"seeds": options.seeds}
     began = time.perf_counter()
+    threadpool_limits(1)  # small matrices: threads would wait for each other
     for name in [options.attack] if options.attack else EXPERIMENTS:
         figures[name] = EXPERIMENTS[name](options.seeds)
         if options.attack is None:
