@@ -241,7 +241,7 @@ def like(seeds: int) -> Figures:
 
 # --- malicious clients
 
-TRAIN = {"local": Local(10, 0.3, 32)}
+FEW_STEPS = Local(10, 0.3, 32)
 
 
 def poison(seeds: int, rounds: int = 30, rules: tuple[str, ...] = tuple(RULES)) -> Figures:
@@ -251,7 +251,9 @@ def poison(seeds: int, rounds: int = 30, rules: tuple[str, ...] = tuple(RULES)) 
         held, rest = split(seed)
         clients = dealt(rest.X, rest.y, iid(len(rest), 10, seed))
         bad = [f"client{seed % 10:03d}"]
-        run = functools.partial(vfl.federate, DIGITS, rounds=rounds, held_out=held, seed=seed, **TRAIN)
+        run = functools.partial(
+            vfl.federate, DIGITS, rounds=rounds, held_out=held, seed=seed, local=FEW_STEPS
+        )
         clean = accuracy(run(clients))
         for name in rules:
             world = malicious(bad, scaled(-100.0))

@@ -26,7 +26,7 @@ from vfl.attacks.gradient_inversion import (
 from vfl.attacks.membership import auc, losses
 from vfl.attacks.model_inversion import likeness, typical_row
 from vfl.attacks.poisoning import malicious, sign_flipped, with_flipped_labels
-from vfl.attacks.updates import inverted, quality
+from vfl.attacks.updates import changes, inverted, quality
 from vfl.errors import InvalidData
 from vfl.horizontal.combining import Mean, Secure
 from vfl.horizontal.models import Network
@@ -87,7 +87,7 @@ class TestGradientInversion:
         view = View("device0")
         for number, vector in enumerate((DIGITS.initial(0), DIGITS.initial(1)), 1):
             view.add("received", "cohort", GlobalModel(number=number, vector=vector))
-        (change,) = experiments.changes(view, DIGITS)
+        (change,) = changes(view, DIGITS)
         assert change.what == "model"
         assert np.array_equal(change.update, DIGITS.initial(1) - DIGITS.initial(0))
 

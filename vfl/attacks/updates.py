@@ -76,10 +76,12 @@ def changes(view: View, network: Network) -> Iterator[Change]:
     AuditError
         If the messages contradict the view's facts.
     """
-    start, number, task, clients, seen = np.zeros(network.size), 0, None, 0, False
+    start, number, task, clients, seen = np.zeros(0), 0, None, 0, False
     models: list[GlobalModel] = []
     for entry in view.messages:
         message = entry.message
+        if isinstance(message, Update | Invitation) and not models:
+            raise AuditError("the transcript has no model that its updates start from")
         if isinstance(message, GlobalModel):
             if message.vector.shape != (network.size,):
                 raise AuditError("a model of the transcript has another size than its network")
