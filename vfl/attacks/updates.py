@@ -235,7 +235,11 @@ def _membership(network: Network, vector: Vector, known: Known) -> Finding:
         return Finding("membership inference", "last model", "AUC", None, 0.5, "open", note)
     found = auc(loss_attack(network, vector, members), loss_attack(network, vector, others))
     note = f"{len(members)} members, {len(others)} others"
-    return Finding("membership inference", "last model", "AUC", found, 0.5, judged(found, 0.6, 0.53), note)
+    chance = (
+        (len(members) + len(others) + 1) / (12 * len(members) * len(others))
+    ) ** 0.5  # its standard deviation
+    verdict = judged(found, 0.6, max(0.53, 0.5 + 2 * chance))
+    return Finding("membership inference", "last model", "AUC", found, 0.5, verdict, note)
 
 
 def _typical(network: Network, vector: Vector, known: Known) -> Finding:
