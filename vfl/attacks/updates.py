@@ -151,7 +151,7 @@ def inverted(
     if change.rows <= 1:
         X = np.clip(dense_input(network, gradient), *(box or (-np.inf, np.inf)))[None, :]
         return X, np.eye(network.layers[-1])[[recovered_label(network, gradient)]]
-    rows = change.rows if change.rows <= capacity(network) else MANY
+    rows = change.rows if change.rows <= 2 * capacity(network) else MANY
     found = deep_leakage(network, change.start, gradient, rows, np.random.default_rng(seed), box or WIDE)
     return found.X, found.labels
 
