@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 import vfl
+from vfl.attacks.findings import Known
+from vfl.attacks.lab import attack
 from vfl.attacks.residue_reconstruction import residue_reconstruction
-from vfl.attacks.reverse_multiplication import inner_products, projector
+from vfl.attacks.reverse_multiplication import batches_of_scores, inner_products, projector
 from vfl.errors import InvalidData, LeakageWarning
 from vfl.generalised import Block
 from vfl.protocols import gradient
@@ -45,8 +47,8 @@ def train(rows: int, epochs: int) -> tuple[vfl.Simulation, NDArray[np.float64], 
 
 def successive_scores(result: vfl.Simulation) -> NDArray[np.float64]:
     """What the guest computes from its view."""
-    scores = [record.message.z for record in result.view("bank") if record.kind == "gradient.score"]  # type: ignore[attr-defined]
-    return projector(np.column_stack(scores))
+    (scores,) = batches_of_scores(result.view_of("bank"))
+    return projector(scores)
 
 
 class TestSuccessiveScores:
@@ -55,11 +57,22 @@ class TestSuccessiveScores:
     def test_control_as_many_epochs_as_columns(self) -> None:
         result, host, _ = train(200, COLUMNS + 2)  # the first epoch's scores are zero
         assert np.abs(successive_scores(result) - inner_products(host)).max() < 1e-6
+        found, residues = attack(result.view_of("bank"))
+        assert (found.reached, found.verdict, residues.verdict) == (COLUMNS, "succeeds", "nothing")
+        found = attack(result.view_of("bank"), Known(host=host))[0]
+        assert found.verdict == "succeeds"
+        assert found.reached is not None
+        assert found.reached < 1e-6
 
     def test_fewer_epochs_leave_it_open(self) -> None:
         result, host, _ = train(200, COLUMNS - 1)
         truth = inner_products(host)
         missing = np.linalg.norm(successive_scores(result) - truth) / np.linalg.norm(truth)
+        assert [one.verdict for one in attack(result.view_of("bank"), Known(host=host))] == [
+            "fails",
+            "nothing",
+        ]
+        assert [one.verdict for one in attack(result.view_of("bank"))] == ["open", "nothing"]
         assert missing > 0.5  # at least two of five directions are unknown: sqrt(2/5) = 0.63
 
     def test_the_library_warns_from_that_number_of_epochs_on(self) -> None:

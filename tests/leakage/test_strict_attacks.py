@@ -16,6 +16,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
 
 import vfl
+from vfl.attacks.findings import Known
+from vfl.attacks.lab import attack
 from vfl.attacks.residue_reconstruction import residue_reconstruction
 from vfl.attacks.reverse_multiplication import inner_products, projector
 from vfl.blocks import Block
@@ -82,6 +84,7 @@ def test_successive_scores_say_nothing(seen: Seen) -> None:
     labels = (RNG.random(200) < expit(guest[:, 0] + host[:, 0])).astype(float)
     result = train(guest, host, labels, COLUMNS + 2)
     assert not any(record.kind == "gradient.score" for record in result.view("bank"))
+    assert {one.verdict for one in attack(result.view_of("bank"), Known(host=host))} == {"nothing"}
     truth, shares = inner_products(host), np.column_stack([s[:200] for s in seen.scores])
     assert shares.shape[1] == COLUMNS + 2
     found = projector(shares)

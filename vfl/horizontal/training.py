@@ -49,6 +49,7 @@ reconstructed. Everybody learns the models of all rounds; differential privacy b
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,12 +57,13 @@ from typing import Any
 
 import numpy as np
 
-from vfl.errors import CohortTooSmall, PolicyRefused
+from vfl.errors import CohortTooSmall, LeakageWarning, PolicyRefused
 from vfl.horizontal.asynchronous import run_buffered
 from vfl.horizontal.cohort import EXCHANGES, SimulatedCohort
-from vfl.horizontal.combining import Aggregation, Combined, Distinct, Gathered, Mean
+from vfl.horizontal.combining import Aggregation, Combined, Distinct, Gathered, Mean, SecureGroups
 from vfl.horizontal.communication import Codec, Full
 from vfl.horizontal.history import Federation, RoundRecord, State
+from vfl.horizontal.models import Network
 from vfl.horizontal.optimisation import FedAvg, Local, ServerState, Strategy
 from vfl.horizontal.participation import Buffered, Participation, by_loss, by_size, uniform
 from vfl.horizontal.plan import Plan, Privacy, Work, as_model
@@ -148,6 +150,7 @@ def _run(
     on_round: Callable[[RoundRecord], None] | None,
     view: View | None,
 ) -> Federation:
+    _warn_of_few_rows(plan)
     state = State(ServerState.start(plan.start))
     if path is not None:
         plan.check_checkpoint()
@@ -165,6 +168,24 @@ def _run(
         training.seen.model(plan.rounds + 1, state.server.vector)
     delta = getattr(plan.privacy, "delta", None)
     return Federation(plan.model, state.server.vector.copy(), list(state.records), delta, state.ledger)
+
+
+def _warn_of_few_rows(plan: Plan) -> None:
+    """Say so if a secure sum may hold so few rows that all of them follow from it."""
+    from vfl.attacks.gradient_inversion import capacity
+
+    if not plan.aggregation.secure or plan.privacy is not None or not isinstance(plan.model, Network):
+        return
+    smallest = sorted(len(rows) for rows in plan.clients.values())
+    parts = plan.aggregation.count if isinstance(plan.aggregation, SecureGroups) else 1
+    rows, most = sum(smallest[: plan.asked // parts]), capacity(plan.model)
+    if rows <= most:
+        warnings.warn(
+            f"a sum of {rows} rows hides whose they are, and not the rows: from {plan.model.size} numbers up to about "
+            f"{most} rows can be reconstructed; have more rows in a sum, or take privacy",
+            LeakageWarning,
+            stacklevel=4,
+        )
 
 
 @dataclass
