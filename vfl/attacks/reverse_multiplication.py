@@ -1,8 +1,9 @@
 """The host's inner products from its successive scores, or from sums of a first layer that are opened.
 
-In each epoch of the gradient exchange the guest receives z = B w of every row, with other weights w. As many different ones as the host has
-columns span the columns of B: the guest knows the projector onto them, which is B (B^T B)^-1 B^T, the inner products of
-the host's rows in whitened coordinates. Strict training shows no scores, and there is nothing to run this on.
+In each epoch of the gradient exchange the guest receives z = B w of every row, with other weights w. As many different
+ones as the host has columns span the columns of B: the guest knows the projector onto them, which is B (B^T B)^-1 B^T,
+the inner products of the host's rows in whitened coordinates. A network whose first layer's sums are opened gives B B^T
+itself, by their changes from step to step. Strict training shows neither, and there is nothing to run this on.
 
 Sources: Weng et al., "Privacy Leakage of Real-World Vertical Federated Learning", 2020 (arXiv 2011.09290: reverse
 multiplication).
