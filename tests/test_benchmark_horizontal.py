@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_scaffold_is_ahead_under_skew_and_personal_models_ahead_of_the_common_one() -> None:
-    figures = skew.skew([0], rounds=12)
+    figures = skew.skew([0], rounds=18)
     reached = figures["rounds_to_target"]
     assert reached["scaffold"]["median"] < reached["fedavg"]["median"]
     assert (

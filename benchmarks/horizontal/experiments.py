@@ -74,11 +74,12 @@ def compression(seeds: Sequence[int], rounds: int = 100, only: str = "") -> Figu
 # --- poison
 
 
-def poison(seeds: Sequence[int], rounds: int = 300) -> Figures:
+def poison(seeds: Sequence[int], rounds: int = 150) -> Figures:
     """Return points lost to one of ten clients that sends 100 times its update with the sign flipped, by rule.
 
     One step of half a client's rows a round, as the rules' papers have it: Krum goes on with the update of one client
-    alone, and many local steps would fit its rows.
+    alone, and many local steps would fit its rows. The secure mean runs a fifth of the rounds: it is as lost as the
+    plain one.
     """
     rules: dict[str, Callable[[Any], Any]] = {
         "krum": functools.partial(krum, byzantine=1),
@@ -94,16 +95,15 @@ def poison(seeds: Sequence[int], rounds: int = 300) -> Figures:
     for seed in seeds:
         clients, held = digits(seed, None)
         few = Local(1, 0.5, 64)
-        run = functools.partial(
-            vfl.federate, MODEL, clients, rounds=rounds, held_out=held, local=few, seed=seed
-        )
+        run = functools.partial(vfl.federate, MODEL, clients, held_out=held, local=few, seed=seed)
         bad = World({sorted(clients)[seed % 10]: Device(attack=scaled(-100.0))})
-        clean = last(run())
+        clean = last(run(rounds=rounds))
         ways: dict[str, Aggregation] = {"mean": Mean()} | {n: Robust(rule) for n, rule in rules.items()}
         ways["fltrust"] = Trusted(held.take(np.arange(100)))
         ways["secure_mean"], ways["secure_groups"] = Secure(1e3), SecureGroups(bound=1e3, count=3)
         for name, way in ways.items():
-            lost.setdefault(name, []).append(clean - last(run(aggregation=way, world=bad)))
+            some = max(1, rounds // 5) if name == "secure_mean" else rounds
+            lost.setdefault(name, []).append(clean - last(run(aggregation=way, world=bad, rounds=some)))
     rules_lost = [values for name, values in lost.items() if name not in ("mean", "secure_mean")]
     return {
         "points_lost": {name: points(values) for name, values in lost.items()},

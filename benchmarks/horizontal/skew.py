@@ -60,6 +60,9 @@ def skew(seeds: Sequence[int], rounds: int = 40) -> Figures:
         ),
         "fedprox_ahead_median": reached.median("fedprox") < reached.median("fedavg"),
         "fedprox_ahead_median_with_stragglers": stragglers.median("fedprox") < stragglers.median("fedavg"),
+        "fedprox_ahead_in_every_seed_with_stragglers": all(
+            a < b for a, b in zip(stragglers.rounds["fedprox"], stragglers.rounds["fedavg"], strict=True)
+        ),
         "local_accuracy": personal(seeds, rounds),
     }
 

@@ -59,8 +59,8 @@ bytes sent.
 
 ## One liar of ten, -100 times its update
 
-Rows dealt out at random, one step of 64 rows, 300 rounds. Points lost to the mean without the liar: the plain mean
-loses {mean}, the secure one {secure_mean}.
+Rows dealt out at random, one step of 64 rows a round, 150 rounds. Points lost to the mean without the liar: the plain
+mean loses {mean}, the secure one {secure_mean}.
 
 {rules}
 
