@@ -19,7 +19,7 @@ from vfl.blocks import Limits
 from vfl.errors import ConfigError, SchemaMismatch
 from vfl.session import Session
 
-__all__ = ["load", "save", "scored"]
+__all__ = ["load", "plain", "save", "scored", "write_private"]
 
 FloatArray = NDArray[np.float64]
 
@@ -85,7 +85,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     half = _Half(
         format=FORMAT,
         estimator=type(model).__name__,
-        parameters=_plain(model.get_params()),
+        parameters=plain(model.get_params()),
         role=model.role_,
         model_id=model.model_id_,
         features=[str(name) for name in model.feature_names_in_],
@@ -209,7 +209,7 @@ def write_private(path: Path, content: bytes) -> None:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None
 
 
-def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
+def plain(parameters: dict[str, Any]) -> dict[str, Any]:
     """Turn numpy scalars into what JSON holds; a dictionary of class weights served the training and stays behind."""
     kept = {name: value for name, value in parameters.items() if not isinstance(value, dict)}
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in kept.items()}
