@@ -12,6 +12,7 @@ import numpy as np
 from vfl.blocks import Limits
 from vfl.distillation import FOLDS, MODELS, PENALTIES, Fold, Shift, Teacher
 from vfl.errors import ConfigError, SchemaMismatch
+from vfl.model import plain
 from vfl.representations import Encoder
 from vfl.trees import Trees
 
@@ -205,7 +206,7 @@ def _fill_ftl(model: Any, half: FTLHalf) -> bool:
 def _head(model: Any) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "parameters": model.get_params(),
+        "parameters": plain(model.get_params()),
         "model_id": model.model_id_,
         "features": [str(name) for name in model.feature_names_in_],
     }

@@ -195,7 +195,7 @@ def of_four_classes() -> vfl.Simulation:
         return model, model.joint_predict_proba(GUEST[TEST])
 
     def shop() -> Any:
-        model = vfl.TransferClassifier().fit(HOST[:400])
+        model = vfl.TransferClassifier(components=np.int64(5)).fit(HOST[:400])
         model.joint_predict_proba(HOST[TEST])
         return model
 
