@@ -205,6 +205,7 @@ class SplitClassifier(BaseEstimator):  # type: ignore[misc]
             session.rng,
             self._rate(),
             self.alpha,
+            self.plan_.steps,
         )
         with session.phases.phase("train") as progress:
             session.run(split.host(session.channel, side, self.plan_, progress))
@@ -228,7 +229,9 @@ class SplitClassifier(BaseEstimator):  # type: ignore[misc]
         self._build_bottom(seed)
         self._build_top(seed)
         protect = split_sides.protection(self.defence, places, len(self.classes_), self.widths_, session.rng)
-        side = split_sides.Guest(self.bottom_, self.top_, values, places, protect, self._rate(), self.alpha)
+        side = split_sides.Guest(
+            self.bottom_, self.top_, values, places, protect, self._rate(), self.alpha, self.plan_.steps
+        )
         with session.phases.phase("train") as progress:
             session.run(
                 split.guest(session.channels, self.widths_, side, self.plan_, self._bounds(), progress)
