@@ -234,7 +234,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("bank", "shop", "error", "match"),
         [
-            ({}, {"defence": vfl.Defended(noise=0.1)}, ConfigMismatch, "defence"),
+            ({}, {"defence": vfl.Defended(noise=0.3)}, ConfigMismatch, "defence"),
             ({}, {"max_iter": 3}, ConfigMismatch, "max_iter"),
             ({"batch_size": 1}, {}, ValueError, "2 or more"),
             ({"embedding": 0}, {}, ValueError, "positive integers"),

@@ -27,8 +27,8 @@ from vfl.session import Session, current
 __all__ = ["SplitClassifier"]
 
 FloatArray = NDArray[np.float64]
-STEPS = 1800
-"""Batches that `max_iter=None` aims at, over 15 to 60 epochs."""
+STEPS = 2400
+"""Batches that `max_iter=None` aims at, over 15 to 120 epochs."""
 ENOUGH_ROWS = 20_000
 LARGEST_WIDTH = 4096
 
@@ -49,7 +49,7 @@ class SplitClassifier(BaseEstimator):  # type: ignore[misc]
     top : sequence of int
         Hidden layers of the top network: the guest's.
     max_iter : int or None
-        Epochs; None takes 15 to 60, fewer for more rows.
+        Epochs; None takes 15 to 120, fewer for more rows.
     batch_size : int or None
         Rows; None takes a 32nd of all rows, 32 to 256.
     learning_rate : float or None
@@ -205,6 +205,7 @@ class SplitClassifier(BaseEstimator):  # type: ignore[misc]
             session.rng,
             self._rate(),
             self.alpha,
+            self.plan_.steps,
         )
         with session.phases.phase("train") as progress:
             session.run(split.host(session.channel, side, self.plan_, progress))
@@ -228,7 +229,9 @@ class SplitClassifier(BaseEstimator):  # type: ignore[misc]
         self._build_bottom(seed)
         self._build_top(seed)
         protect = split_sides.protection(self.defence, places, len(self.classes_), self.widths_, session.rng)
-        side = split_sides.Guest(self.bottom_, self.top_, values, places, protect, self._rate(), self.alpha)
+        side = split_sides.Guest(
+            self.bottom_, self.top_, values, places, protect, self._rate(), self.alpha, self.plan_.steps
+        )
         with session.phases.phase("train") as progress:
             session.run(
                 split.guest(session.channels, self.widths_, side, self.plan_, self._bounds(), progress)
@@ -323,7 +326,7 @@ class SplitClassifier(BaseEstimator):  # type: ignore[misc]
         if len(seed) != 32:
             raise MalformedMessage("the guest did not state an order of the rows")
         batch = self.batch_size or min(256, max(32, rows // 32))
-        epochs = self.max_iter or min(60, max(15, STEPS // max(1, rows // batch)))
+        epochs = self.max_iter or min(120, max(15, STEPS // max(1, rows // batch)))
         randomised = Leakage.NOISY_LABEL in defences.leakage(self.defence)
         gradient = split.LabelGradient if randomised else split.RowGradient
         return split.Plan(rows, batch, epochs, seed, gradient)

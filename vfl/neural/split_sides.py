@@ -18,6 +18,8 @@ from vfl.protocols import split
 
 __all__ = ["Guest", "Host", "protection"]
 
+HOST_SHARE = 0.7
+"""Part of the steps after which a host's network stays as it is."""
 Numbers = NDArray[np.float32]
 Places = NDArray[np.int64]
 LABEL_COMPONENTS = 4
@@ -79,9 +81,20 @@ def protection(defence: Defence, labels: Places, classes: int, widths: Sequence[
     return _Perturbed(labels, defence.labels.power, rng)
 
 
-def _optimiser(networks: Sequence[Any], rate: float, decay: float) -> Any:
-    weights = [weight for network in networks for weight in network.parameters()]
-    return load_torch().optim.AdamW(weights, lr=rate, weight_decay=decay)
+class _Optimiser:
+    """AdamW whose step falls to zero: at hosts before the end, so that the guest learns from their last embeddings."""
+
+    def __init__(self, networks: Sequence[Any], rate: float, decay: float, steps: float) -> None:
+        weights = [weight for network in networks for weight in network.parameters()]
+        self._adam = load_torch().optim.AdamW(weights, lr=rate, weight_decay=decay)
+        self._rate, self._steps, self._done = rate, steps, 0
+
+    def step(self, loss: Any) -> None:
+        self._adam.param_groups[0]["lr"] = self._rate * max(0.0, 1 - self._done / self._steps)
+        self._done += 1
+        self._adam.zero_grad()
+        loss.backward()
+        self._adam.step()
 
 
 class Guest(split.GuestSide):
@@ -102,10 +115,11 @@ class Guest(split.GuestSide):
         protect: Protection,
         rate: float,
         decay: float,
+        steps: int,
     ) -> None:
         self._bottom, self._top, self._values, self._labels = bottom, top, values, labels
         self._protect = protect
-        self._optimiser = _optimiser([bottom.network, top], rate, decay)
+        self._optimiser = _Optimiser([bottom.network, top], rate, decay, steps)
         self._sum, self.losses = 0.0, list[float]()
         bottom.network.train()
 
@@ -116,9 +130,7 @@ class Guest(split.GuestSide):
         own = self._bottom.embed(self._bottom.inputs(self._values.rows(rows)))
         scores = self._top(torch.cat([own, *received], dim=1))
         loss = torch.nn.functional.cross_entropy(scores, torch.from_numpy(self._labels[rows]))
-        self._optimiser.zero_grad()
-        loss.backward()
-        self._optimiser.step()
+        self._optimiser.step(loss)
         self._sum += loss.item() * len(rows)
         return self._protect.gradients(rows, [each.grad.numpy() * len(rows) for each in received])
 
@@ -141,11 +153,12 @@ class Host(split.HostSide):
         rng: Rng,
         rate: float,
         decay: float,
+        steps: int,
     ) -> None:
         self._bottom, self._values, self._rng, self._noise = bottom, values, rng, noise
         self._penalty = defence.distance_correlation if isinstance(defence, Defended) else 0.0
         self._own = noise.of_rows(values.raw, width) if noise else np.zeros((len(values), 0))
-        self._optimiser = _optimiser([bottom.network], rate, decay)
+        self._optimiser = _Optimiser([bottom.network], rate, decay, HOST_SHARE * steps)
         self._inputs: Any = None
         self._embedded: Any = None
         bottom.network.train()
@@ -163,9 +176,7 @@ class Host(split.HostSide):
         loss = (self._embedded * torch.from_numpy(gradient.copy())).sum() / len(gradient)
         if self._penalty:
             loss = loss + self._penalty * distance_correlation(self._inputs.detach(), self._embedded)
-        self._optimiser.zero_grad()
-        loss.backward()
-        self._optimiser.step()
+        self._optimiser.step(loss)
 
 
 def noise(defence: Defence, secret: bytes, width: int) -> NoisyEmbeddings | None:
