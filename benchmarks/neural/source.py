@@ -1,6 +1,5 @@
 """The network on shares, in two processes over mutual TLS, against a pooled network of the same width."""
 
-import argparse
 import json
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import vfl
+from benchmarks.neural import opened
 from benchmarks.neural.sets import Tables, load
 from benchmarks.parties import PARTIES, configure
 
@@ -75,8 +75,6 @@ def pooled(tables: Tables) -> list[float]:
 
 def run(data: Path, name: str, attack: bool) -> dict[str, Any]:
     """Train over two processes; return the figures."""
-    if attack:
-        raise argparse.ArgumentTypeError("the attacks on opened messages are those of --mode split")
     tables = load(data, name)
     with tempfile.TemporaryDirectory() as folder:
         configure(Path(folder))
@@ -97,4 +95,5 @@ def run(data: Path, name: str, attack: bool) -> dict[str, Any]:
         "rows": int((~tables.test).sum()),
         "columns": [tables.guest.shape[1], tables.host.shape[1]],
         "hidden_units": UNITS,
+        **(opened.attack(tables) if attack else {}),
     }

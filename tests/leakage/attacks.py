@@ -24,21 +24,4 @@ def residue_reconstruction(matrix: Floats, gradient: Floats) -> Floats:
     return np.asarray(-np.linalg.lstsq(matrix.T, gradient, rcond=None)[0])
 
 
-def multiplied_back(sums: Floats, gradients: Floats, own: Floats, rate: float) -> Floats:
-    """Return the other party's inner products between rows, from sums of a first layer and their gradients.
-
-    Parameters
-    ----------
-    sums, gradients : ndarray, shape (steps, rows, units)
-        Z and dL/dZ of the same rows in each step of gradient descent.
-    own : ndarray, shape (rows, columns)
-        The attacker's own columns, whose part of the sums it knows.
-    rate : float
-    """
-    changes = -np.diff(sums, axis=0) / rate  # X X^T dL/dZ, for all columns X
-    known = np.concatenate(list(gradients[:-1]), axis=1)
-    others = np.concatenate(list(changes), axis=1) - own @ (own.T @ known)
-    return np.asarray(others @ np.linalg.pinv(known))
-
-
-__all__ = ["inner_products", "multiplied_back", "projector", "residue_reconstruction"]
+__all__ = ["inner_products", "projector", "residue_reconstruction"]
