@@ -22,7 +22,7 @@ UNITS = 32
 SEEDS = 3
 """First weights that few rows are trained from, in turn."""
 LARGE = 5_000
-"""Rows from which one training is enough, and the pooled network stops early by a part of its rows that it holds out."""
+"""Rows from which one training is enough, and the pooled network stops early, by rows that it holds out."""
 CHOSEN: dict[str, dict[str, Any]] = {"vehicle": {"epochs": 250}}
 """What is not left at its default: few rows take more steps."""
 
