@@ -23,12 +23,6 @@ SEEDS = 3
 """First weights that few rows are trained from, in turn."""
 LARGE = 5_000
 """Rows from which one training is enough, and the pooled network stops early, by rows that it holds out."""
-CHOSEN: dict[str, dict[str, Any]] = {"vehicle": {"epochs": 250}}
-"""What is not left at its default: few rows take more steps."""
-
-
-def model(name: str, **parameters: Any) -> vfl.NeuralClassifier:
-    return vfl.NeuralClassifier(hidden_units=UNITS, **{**CHOSEN.get(name, {}), **parameters})
 
 
 def party(arguments: list[str], folder: Path, name: str) -> None:
@@ -40,7 +34,8 @@ def party(arguments: list[str], folder: Path, name: str) -> None:
     y = tables.y if role == "guest" else None
 
     def fit(rows: Any, **parameters: Any) -> vfl.NeuralClassifier:
-        return model(name, **parameters).fit(values[rows], None if y is None else y[rows])
+        network = vfl.NeuralClassifier(hidden_units=UNITS, **parameters)
+        return network.fit(values[rows], None if y is None else y[rows])
 
     with vfl.connect(work / f"{role}.toml") as session:
         fit(train[:300], epochs=2)  # compiles
