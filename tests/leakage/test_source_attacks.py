@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 import vfl
-from vfl.attacks.reverse_multiplication import multiplied_back
+from vfl.attacks.sums import multiplied_back
 from vfl.crypto.ring import RING
 from vfl.protocols import source
 from vfl.protocols.source_plan import GAIN, sylvester

@@ -11,6 +11,7 @@ import pytest
 from sklearn.base import clone
 
 import vfl
+from tests.parties import both, two_parties
 from vfl.errors import (
     ConfigError,
     ConfigMismatch,
@@ -146,3 +147,20 @@ def test_one_host_only() -> None:
             shop=lambda: NeuralClassifier().fit(HOST),
             post=lambda: NeuralClassifier().fit(HOST),
         )
+
+
+@pytest.mark.slow
+def test_over_the_network(tmp_path: Path) -> None:
+    """Both parties in a session of their own over mutual TLS."""
+
+    def role(config: Path, values: Any, y: Any) -> Any:
+        with vfl.connect(config):
+            model = NeuralClassifier(**CHOSEN).fit(values[TRAIN], y)
+            return model.predict_proba(values[TEST])
+
+    parties = two_parties(tmp_path)
+    probabilities, nothing = both(
+        lambda: role(parties[0].config, GUEST, LABELS[TRAIN]), lambda: role(parties[1].config, HOST, None)
+    )
+    assert nothing is None
+    assert ((probabilities[:, 1] > 0.5) == (LABELS[TEST] == "yes")).mean() > 0.8

@@ -1,9 +1,8 @@
-"""The host's inner products from its successive scores, or from sums of a first layer that are opened.
+"""The host's inner products from its successive scores: what a guest of the gradient exchange can compute.
 
-In each epoch of the gradient exchange the guest receives z = B w of every row, with other weights w. As many different
-ones as the host has columns span the columns of B: the guest knows the projector onto them, which is B (B^T B)^-1 B^T,
-the inner products of the host's rows in whitened coordinates. A network whose first layer's sums are opened gives B B^T
-itself, by their changes from step to step. Strict training shows neither, and there is nothing to run this on.
+In each epoch the guest receives z = B w of every row, with other weights w. As many different ones as the host has
+columns span the columns of B: the guest knows the projector onto them, which is B (B^T B)^-1 B^T, the inner products of
+the host's rows in whitened coordinates. Strict training shows no scores, and there is nothing to run this on.
 
 Sources: Weng et al., "Privacy Leakage of Real-World Vertical Federated Learning", 2020 (arXiv 2011.09290: reverse
 multiplication).
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from vfl.protocols.gradient import EpochEnd, PartialScore
 from vfl.views import View
 
-__all__ = ["batches_of_scores", "inner_products", "multiplied_back", "projector", "span"]
+__all__ = ["batches_of_scores", "inner_products", "projector", "span"]
 
 Floats = NDArray[np.float64]
 SMALL = 1e-7  # of the largest singular value: what counts as zero
@@ -53,20 +52,3 @@ def batches_of_scores(view: View) -> list[Floats]:
             epochs.append([])
     whole = [epoch for epoch in epochs if epoch and [len(z) for z in epoch] == [len(z) for z in epochs[0]]]
     return [np.column_stack(batch) for batch in zip(*whole, strict=True)]
-
-
-def multiplied_back(sums: Floats, gradients: Floats, own: Floats, rate: float) -> Floats:
-    """Return the other party's inner products between rows, from sums of a first layer and their gradients.
-
-    Parameters
-    ----------
-    sums, gradients : ndarray, shape (steps, rows, units)
-        Z and dL/dZ of the same rows in each step of gradient descent.
-    own : ndarray, shape (rows, columns)
-        The attacker's own columns, whose part of the sums it knows.
-    rate : float
-    """
-    changes = -np.diff(sums, axis=0) / rate  # X X^T dL/dZ, for all columns X
-    known = np.concatenate(list(gradients[:-1]), axis=1)
-    others = np.concatenate(list(changes), axis=1) - own @ (own.T @ known)
-    return np.asarray(others @ np.linalg.pinv(known))
