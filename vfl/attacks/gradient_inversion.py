@@ -114,6 +114,7 @@ def deep_leakage(
     of the weights, here by central differences (Pearlmutter, "Fast Exact Multiplication by the Hessian", 1994).
     """
     from scipy.optimize import minimize
+    from threadpoolctl import threadpool_limits
 
     features, classes = network.layers[0], network.layers[-1]
     cut, length = rows * features, float(gradient @ gradient)
@@ -136,7 +137,8 @@ def deep_leakage(
     )
     limits = [box] * cut + [(-20.0, 20.0)] * (rows * classes)
     options = {"maxiter": steps, "maxfun": 2 * steps, "maxcor": 30, "ftol": 1e-16, "gtol": 1e-12}
-    found = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=limits, options=options)
+    with threadpool_limits(1):  # the matrices are small: threads would wait for each other
+        found = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=limits, options=options)
     return Inverted(
         found.x[:cut].reshape(rows, features),
         _softmax(found.x[cut:].reshape(rows, classes)),
