@@ -4,7 +4,11 @@ That a dead-and-alive list and a split view of the model are refused by the clie
 tests/protocols/test_secagg_malicious.py, from the control that unmasks a vector on.
 """
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +39,7 @@ from vfl.horizontal.vectors import Rows
 from vfl.protocols.horizontal import GlobalModel
 from vfl.views import View
 
+ROOT = Path(__file__).resolve().parents[2]
 RELU = Network((64, 32, 10), np.arange(10))
 LINEAR = Network((64, 10), np.arange(10))
 HELD, REST = split(0)
@@ -76,6 +81,18 @@ class TestGradientInversion:
     def test_on_five_seeds(self) -> None:
         assert experiments.inversion(5)["passes"]
         assert experiments.few(2, (64, 100))["psnr_by_rows_in_the_sum"]["64"]["most"] <= 18
+
+    def test_features_of_any_range(self) -> None:
+        network = Network((3, 8, 2), np.arange(2), "tanh")
+        X, y, vector = (
+            np.array([[61.0, 59.0, 60.5], [59.5, 60.0, 61.0]]),
+            np.array([0, 1]),
+            network.initial(0) / 50,
+        )
+        found = deep_leakage(
+            network, vector, network.gradient(vector, X, y), 2, np.random.default_rng(0), (50.0, 70.0)
+        )
+        assert quality(found.X, X, 20.0) > 25
 
     @pytest.mark.parametrize("network", [DIGITS, RELU, LINEAR], ids=["tanh", "relu", "linear"])
     @pytest.mark.parametrize("steps", [1, 7])
@@ -246,6 +263,15 @@ class TestBackdoor:
         assert not marked.X[:8].any()
         assert marked.y[8:].tolist() == [7, 7]
         assert backdoor.replacement({"a": rows, "b": marked}, "a", 0.5) == pytest.approx(18 / 4)
+
+
+@pytest.mark.slow
+def test_the_last_line_of_the_benchmark_is_one_object() -> None:
+    command = [sys.executable, "-m", "benchmarks.attacks", "--attack", "backdoor", "--seeds", "1"]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True)
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["seeds"] == 1
+    assert figures["backdoor"]["passes"] is True
 
 
 def test_the_view_of_a_private_training_has_no_more_than_the_server_gets() -> None:

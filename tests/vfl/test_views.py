@@ -199,7 +199,7 @@ def test_verdicts(reached: float, verdict: str) -> None:
 
 
 @functools.cache
-def sessions(security: str) -> vfl.Simulation:
+def sessions(security: Any) -> vfl.Simulation:
     rng = np.random.default_rng(1)
     guest, host = rng.normal(size=(200, 2)), rng.normal(size=(200, 3))
     labels = (guest[:, 0] + host[:, 0] > 0).astype(float)

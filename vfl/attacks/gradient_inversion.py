@@ -114,34 +114,52 @@ def deep_leakage(
     of the weights, here by central differences (Pearlmutter, "Fast Exact Multiplication by the Hessian", 1994).
     """
     from scipy.optimize import minimize
+    from threadpoolctl import threadpool_limits
 
     features, classes = network.layers[0], network.layers[-1]
-    cut, length = rows * features, float(gradient @ gradient)
-    if network.classes is None or rows < 1 or not length > 0:
+    cut = rows * features
+    if network.classes is None or rows < 1 or not gradient.any():
         raise InvalidData("this takes a classifier, one or more rows and a gradient that is not zero")
-
-    def cost(flat: Vector) -> tuple[float, Vector]:
-        X, logits = flat[:cut].reshape(rows, features), flat[cut:].reshape(rows, classes)
-        apart = _gradient(network, vector, X, _softmax(logits)) - gradient
-        norm = float(np.linalg.norm(apart))
-        if norm == 0.0:
-            return 0.0, np.zeros_like(flat)
-        move = STEP * (1.0 + float(np.linalg.norm(vector))) * apart / norm
-        ahead, behind = (_by_rows(network, vector + sign * move, X, logits) for sign in (1.0, -1.0))
-        scale = norm / (STEP * (1.0 + float(np.linalg.norm(vector)))) / length
-        return norm**2 / length, np.asarray(scale * (ahead - behind))
-
+    middle, half = (box[0] + box[1]) / 2, min(1.0, (box[1] - box[0]) / 2)
     start = np.concatenate(
-        [rng.uniform(max(box[0], -1.0), min(box[1], 1.0), cut), rng.normal(0.0, 0.1, rows * classes)]
+        [rng.uniform(middle - half, middle + half, cut), rng.normal(0.0, 0.1, rows * classes)]
     )
     limits = [box] * cut + [(-20.0, 20.0)] * (rows * classes)
     options = {"maxiter": steps, "maxfun": 2 * steps, "maxcor": 30, "ftol": 1e-16, "gtol": 1e-12}
-    found = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=limits, options=options)
+    with threadpool_limits(1):  # the matrices are small: threads would wait for each other
+        found = minimize(
+            _cost,
+            start,
+            (network, vector, gradient, rows),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=limits,
+            options=options,
+        )
     return Inverted(
         found.x[:cut].reshape(rows, features),
         _softmax(found.x[cut:].reshape(rows, classes)),
         float(found.fun),
     )
+
+
+def _cost(
+    flat: Vector, network: Network, vector: Vector, gradient: Vector, rows: int
+) -> tuple[float, Vector]:
+    """Return the mismatch and its derivative by the rows and the logits of their labels."""
+    features, classes = network.layers[0], network.layers[-1]
+    X, logits = (
+        flat[: rows * features].reshape(rows, features),
+        flat[rows * features :].reshape(rows, classes),
+    )
+    apart = _gradient(network, vector, X, _softmax(logits)) - gradient
+    norm, length = float(np.linalg.norm(apart)), float(gradient @ gradient)
+    if norm == 0.0:
+        return 0.0, np.zeros_like(flat)
+    width = STEP * (1.0 + float(np.linalg.norm(vector)))
+    move = width * apart / norm
+    ahead, behind = (_by_rows(network, vector + sign * move, X, logits) for sign in (1.0, -1.0))
+    return norm**2 / length, np.asarray(norm / width / length * (ahead - behind))
 
 
 def _softmax(scores: Matrix) -> Matrix:
