@@ -195,7 +195,8 @@ def of_four_classes() -> vfl.Simulation:
         return model, model.joint_predict_proba(GUEST[TEST])
 
     def shop() -> Any:
-        model = vfl.TransferClassifier(components=np.int64(5)).fit(HOST[:400])
+        given: Any = np.int64(5)  # as from a loop over an array; a file holds it as a plain number
+        model = vfl.TransferClassifier(components=given).fit(HOST[:400])
         model.joint_predict_proba(HOST[TEST])
         return model
 
