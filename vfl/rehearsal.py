@@ -18,6 +18,7 @@ from vfl.protocols.secagg.hall import Deadlines, Hall
 from vfl.protocols.secagg.network import Line
 from vfl.protocols.secagg.policy import Policy
 from vfl.protocols.wire import Role
+from vfl.views import View
 
 __all__ = ["CohortSimulation", "simulate_cohort"]
 
@@ -40,6 +41,21 @@ class CohortSimulation(Mapping[str, Any]):
 
     def __init__(self, results: dict[str, Any], transcripts: dict[str, Transcript]) -> None:
         self._results, self.transcripts = results, transcripts
+
+    def view_of(self, party: str) -> View:
+        """Return everything that a client, or "aggregator", sent and received, ready for ``vfl audit attack``."""
+        if party in self.transcripts:
+            return View.of_records(party, self.transcripts[party].records)
+        if party != AGGREGATOR.name:
+            raise LocalProtocolError(f"nobody is named {party}")
+        view = View(party)
+        for (
+            name,
+            transcript,
+        ) in self.transcripts.items():  # client by client: their order among each other is not kept
+            for record in transcript.records:
+                view.add("received" if record.direction == "sent" else "sent", name, record.message)
+        return view
 
     def __getitem__(self, name: str) -> Any:
         """Return what the client's function returned."""

@@ -29,10 +29,10 @@ from vfl.horizontal.viewing import codec_of, local_of, network_of, update_of
 from vfl.horizontal.world import Device, World
 from vfl.privacy import ClientPrivacy
 from vfl.protocols.horizontal import GlobalModel, Update
-from vfl.protocols.secagg.messages import MaskedInput, Outcome
+from vfl.protocols.secagg.messages import Invitation, MaskedInput, Outcome
 from vfl.protocols.wire import encode
 from vfl.session import current
-from vfl.views import View
+from vfl.views import Seen, View
 
 X, Y = load_iris(return_X_y=True)
 NETWORK = Network((4, 6, 3), np.arange(3), "tanh")
@@ -140,6 +140,25 @@ def test_a_member_sees_models_alone() -> None:
     for view in views.values():
         assert view.counts() == {"horizontal.model": 3}
         assert [change.what for change in changes(view, model)] == ["model", "model"]
+
+
+def test_an_aggregator_sees_residues_that_look_uniform() -> None:
+    result = vfl.simulate_cohort(
+        {f"silo{i}": lambda: vfl.secure_sum(np.ones(5000), bound=1.0, fraction_bits=8) for i in range(3)}
+    )
+    view = result.view_of("aggregator")
+    assert view.counts()["secagg.masked"] == 3
+    assert {one.verdict for one in attack(view)} == {"fails"}
+    bare = View("aggregator")
+    for seen in view.messages:
+        message = seen.message
+        if isinstance(message, MaskedInput):  # what it would be without a mask
+            message = msgspec.structs.replace(message, vector=np.full_like(message.vector, 7))
+        bare.add(seen.direction, seen.peer, message)
+    assert {one.verdict for one in attack(bare)} == {"partly"}
+    assert result.view_of("silo1").counts()["secagg.outcome"] == 1
+    with pytest.raises(LocalProtocolError, match="nobody"):
+        result.view_of("silo9")
 
 
 # --- attacks on them
@@ -326,6 +345,25 @@ def test_facts_that_make_no_sense_are_refused(facts: dict[str, Any]) -> None:
     view.facts |= facts
     with pytest.raises(AuditError):
         attack(view)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        MaskedInput(vector=np.zeros(3, np.uint8), signature=bytes(64)),
+        Invitation(number=1, answered=0, fields={"dimension": "3"}),
+        Outcome(present=np.ones(9, np.uint8), total=np.zeros(3, np.uint8)),
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_rounds_that_make_no_sense_are_refused(message: Any) -> None:
+    view = federation(aggregation=Secure(5.0))
+    place = next(i for i, seen in enumerate(view.messages) if isinstance(seen.message, type(message)))
+    view.messages[place] = Seen(
+        "sent" if type(message) is not MaskedInput else "received", "client000", message
+    )
+    with pytest.raises(AuditError):
+        list(changes(view, NETWORK))
 
 
 def test_updates_that_are_none_of_the_codec_are_refused() -> None:

@@ -2,15 +2,20 @@
 
 import numpy as np
 
-from vfl.attacks.findings import Finding, Known, judged
+from vfl.attacks.findings import Finding, Known, Verdict, judged
 from vfl.attacks.membership import auc
 from vfl.attacks.residue_reconstruction import residue_reconstruction
 from vfl.attacks.reverse_multiplication import batches_of_scores, inner_products, projector, span
-from vfl.attacks.updates import on_updates
+from vfl.attacks.updates import on_updates, residues_of, task_of
 from vfl.errors import InvalidData
+from vfl.protocols.secagg.messages import Invitation, MaskedInput
+from vfl.protocols.secagg.policy import Task
 from vfl.views import View
 
 __all__ = ["attack"]
+
+SURELY_NOT = 1e-6
+"""Of a p-value that is looked at for many vectors."""
 
 
 def attack(view: View, known: Known | None = None, most: int = 3) -> list[Finding]:
@@ -34,7 +39,28 @@ def attack(view: View, known: Known | None = None, most: int = 3) -> list[Findin
     known = known or Known()
     if view.facts.get("kind") == "federation":
         return on_updates(view, known, most)
+    if view.received(MaskedInput):
+        return _unmasked(view, most)
     return [_successive_scores(view, known), _residues(view, known)]
+
+
+def _unmasked(view: View, most: int) -> list[Finding]:
+    """Look for something in the masked vectors that an aggregator received: they should be uniform."""
+    from scipy.stats import kstest
+
+    found: list[Finding] = []
+    tasks: dict[str, Task] = {}
+    for seen in view.messages:
+        if isinstance(seen.message, Invitation):
+            tasks[seen.peer] = task_of(seen.message)
+        elif isinstance(seen.message, MaskedInput) and seen.peer in tasks and len(found) < most:
+            residues = residues_of(seen.message, tasks[seen.peer])
+            chance = float(kstest(residues + 0.5, "uniform").pvalue)
+            verdict: Verdict = "fails" if chance > SURELY_NOT else "partly"
+            target = f"{seen.peer}, {residues.size} residues"
+            note = "small if the vector can be told from uniform residues"
+            found.append(Finding("unmasking", target, "p-value of uniformity", chance, 0.5, verdict, note))
+    return found
 
 
 def _successive_scores(view: View, known: Known) -> Finding:

@@ -24,7 +24,7 @@ from vfl.attacks.model_inversion import likeness, typical_row
 from vfl.crypto.fixedpoint import FixedPoint
 from vfl.crypto.masking import unpack
 from vfl.crypto.weighted import WeightedEncoding
-from vfl.errors import AuditError, VFLError
+from vfl.errors import AuditError, ConfigError, VFLError
 from vfl.horizontal.models import Network
 from vfl.horizontal.optimisation import Local, local_sgd
 from vfl.horizontal.vectors import Matrix, Rows, Vector
@@ -34,7 +34,7 @@ from vfl.protocols.secagg.messages import Invitation, MaskedInput, Outcome
 from vfl.protocols.secagg.policy import Task
 from vfl.views import View
 
-__all__ = ["Change", "changes", "inverted", "on_updates"]
+__all__ = ["Change", "changes", "inverted", "on_updates", "residues_of", "task_of"]
 
 MANY = 8
 """Rows that are searched for where there are too many to find all of them."""
@@ -92,11 +92,11 @@ def changes(view: View, network: Network) -> Iterator[Change]:
             update = update_of(view, message, network.size)
             yield Change("update", f"{entry.peer}, round {number}", entry.peer, start, update, message.rows)
         elif isinstance(message, Invitation):
-            fresh = Task.of_fields({k: v for k, v in message.fields.items() if k in _TASK})
+            fresh = task_of(message)
             clients, task = (clients + 1 if fresh == task else 1), fresh
         elif isinstance(message, MaskedInput) and task is not None:
             seen = True
-            residues = _residues(message, task)[: network.size]
+            residues = residues_of(message, task)[: network.size]
             yield Change("masked update", f"{entry.peer}, round {number}", entry.peer, start, residues, 0)
         elif isinstance(message, Outcome) and task is not None:
             if (opened := _opened(view, message, task, clients, network.size)) is not None:
@@ -110,9 +110,26 @@ def changes(view: View, network: Network) -> Iterator[Change]:
 _TASK = ("session", "model", "dimension", "bits", "encoding")
 
 
-def _residues(message: MaskedInput, task: Task) -> Vector:
+def task_of(message: Invitation) -> Task:
+    """Return what a round sums.
+
+    Raises
+    ------
+    AuditError
+        If the invitation does not say it.
+    """
+    try:
+        return Task.of_fields({k: v for k, v in message.fields.items() if k in _TASK})
+    except ConfigError:
+        raise AuditError("an invitation of the transcript names no task") from None
+
+
+def residues_of(message: MaskedInput, task: Task) -> Vector:
     """Return a masked vector as numbers between -1/2 and 1/2: what it says to somebody without the masks."""
-    words = unpack(message.vector, task.dimension, task.bits).astype(np.float64)
+    try:
+        words = unpack(message.vector, task.dimension, task.bits).astype(np.float64)
+    except VFLError:
+        raise AuditError("a masked vector of the transcript has another size than its task") from None
     return np.asarray(words / 2.0**task.bits - 0.5)
 
 
