@@ -32,9 +32,9 @@ def digits(seed: int, alpha: float | None, clients: int = 10) -> tuple[dict[str,
     return dealt(X[rest], y[rest], parts), Rows(X[held], y[held])
 
 
-def last(found: Federation) -> float:
-    """Return the mean accuracy of the last five rounds: single ones swing under skew."""
-    return float(np.mean([record.accuracy for record in found.history[-5:]]))
+def last(found: Federation, rounds: int = 5) -> float:
+    """Return the mean accuracy of the last rounds: single ones swing under skew."""
+    return float(np.mean([record.accuracy for record in found.history[-rounds:]]))
 
 
 def spread(values: Iterable[float]) -> Figures:

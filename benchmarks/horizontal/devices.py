@@ -83,11 +83,12 @@ def devices(
     for seed in seeds:
         population = Devices(seed, count, asked)
         rate, accuracy = population.ours(World(), rounds)
-        rates.append(rate)
         accuracies.append(accuracy)
         failing.append(population.ours(World(other=Device(available=0.9, dropout=0.05)), rounds)[0])
         if flower is not None:
             theirs.append(population.flower(flower, rounds))
+            rate = statistics.mean([rate, population.ours(World(), rounds)[0]])  # before and after theirs
+        rates.append(rate)
     figures = {
         "devices": count,
         "clients_per_round": asked,
@@ -99,9 +100,11 @@ def devices(
     if not theirs:
         return figures
     others = [told["rounds_per_second"] for told in theirs]
+    ratios = [a / b for a, b in zip(rates, others, strict=True)]
     return figures | {
         "flower_rounds_per_second": statistics.median(others),
         "flower_rounds_per_second_each": others,
         "flower_accuracy": statistics.median(told["accuracy"] for told in theirs),
-        "ratio_to_flower": statistics.median(a / b for a, b in zip(rates, others, strict=True)),
+        "ratio_to_flower": statistics.median(ratios),
+        "ratio_to_flower_each": ratios,
     }

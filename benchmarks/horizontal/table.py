@@ -3,6 +3,7 @@
 import os
 import platform
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from benchmarks.horizontal.common import Figures
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "performance_horizontal.md"
+WIDTH = 120
 STRATEGIES = {
     "fedavg": "`FedAvg()`",
     "fedprox": "`FedProx(0.01)`",
@@ -37,14 +39,15 @@ CODECS = {
 TEXT = """# Performance of horizontal learning
 
 Written by `python -m benchmarks.horizontal --all --peers --write-docs`; do not edit. Digits of scikit-learn, 400 rows
-held out, logistic regression, ten clients; skew is Dirichlet 0.1. A cell is the median over {count} seeds (from
-{first}), with the least and the most. MB are of all clients together, numbers of 32 bits.
+held out, logistic regression, ten clients; skew is Dirichlet 0.1. A cell is the median over {count} seeds
+(from {first}), with the least and the most. MB are of all clients together, numbers of 32 bits.
 
 {machine}
 
 ## Rounds and bytes to {target:.0%}
 
-{local} in a round, all clients in every round. A run of {rounds} rounds that does not get there counts one more.
+{local} in a round, all clients in every round. A run of {rounds} rounds that does not get there counts
+one more.
 
 {strategies}
 
@@ -59,8 +62,8 @@ bytes sent.
 
 ## One liar of ten, -100 times its update
 
-Rows dealt out at random, one step of 64 rows a round, 150 rounds. Points lost to the mean without the liar: the plain
-mean loses {mean}, the secure one {secure_mean}.
+Rows dealt out at random, one step of 64 rows a round, 200 rounds, of which the last 20 count. Points lost to the
+mean without the liar: the plain mean loses {mean}, the secure one {secure_mean}.
 
 {rules}
 
@@ -132,18 +135,21 @@ def waiting(figures: Figures) -> str:
 
 def devices(figures: Figures) -> str:
     """Return what the devices took, beside Flower."""
-    own = (
+    text = (
         f"{figures['devices']:,} devices with 20 rows each, {figures['clients_per_round']} in a round, 5 steps of 10 "
         f"rows: {figures['rounds_per_second']:.3g} rounds a second, "
-        f"{figures['rounds_per_second_with_failures']:.3g} where one of ten is away and one of twenty is lost."
+        f"{figures['rounds_per_second_with_failures']:.3g} where one of ten is away and one of twenty is lost. "
     )
     if figures.get("ratio_to_flower") is None:
-        return own + " Flower's simulation did not run."
-    return (
-        f"{own}\nFlower's simulation (Ray, one actor a processor, the same rows, steps and batches) in the same run: "
-        f"{figures['flower_rounds_per_second']:.3g}. The median ratio is {figures['ratio_to_flower']:.3g}, and the "
-        f"accuracies are {figures['accuracy']:.3f} and {figures['flower_accuracy']:.3f}.\nBoth clocks start after two "
-        "rounds: neither Flower's start nor Ray's is counted."
+        return textwrap.fill(text + "Flower's simulation did not run.", WIDTH)
+    ratios = figures["ratio_to_flower_each"]
+    return textwrap.fill(
+        f"{text}Flower's simulation (Ray, one actor a processor, the same rows, steps and batches) in the same run: "
+        f"{figures['flower_rounds_per_second']:.3g}. Ours over theirs, seed by seed: median "
+        f"{figures['ratio_to_flower']:.3g}, from {min(ratios):.3g} to {max(ratios):.3g}; accuracies "
+        f"{figures['accuracy']:.3f} and {figures['flower_accuracy']:.3f}. Both clocks start after two rounds: neither "
+        "Flower's start nor Ray's is counted.",
+        WIDTH,
     )
 
 

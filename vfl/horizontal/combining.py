@@ -5,7 +5,7 @@ Robust(functools.partial(krum, byzantine=1)) any rule of :mod:`.robustness`; the
 Trusted(rows)                                FLTrust with rows of the server's own
 Distinct()                                   FoolsGold
 Secure(bound=10.0)                           the mean, weighted; the server sees the sum
-SecureGroups(3, coordinate_median)           a rule of the means of groups; the server sees the sums of groups
+SecureGroups(count=3)                        a rule of the means of groups; the server sees the sums of groups
 """
 
 from collections.abc import Callable, Mapping
@@ -257,8 +257,8 @@ class SecureGroups(Secure):
     count : int
         Groups; each has at least three clients. A client that is lost counts in no group.
     rule : callable, optional
-        Of :mod:`.robustness`, by default the median of each coordinate; holds against f bad clients if it holds against
-        f bad rows among `count`.
+        Of :mod:`.robustness`, by default the geometric median, as in its source; holds against f bad clients if it
+        holds against f bad rows among `count`.
     """
 
     count: int = 3
@@ -271,12 +271,12 @@ class SecureGroups(Secure):
 
     def combine(self, gathered: Gathered) -> Combined:
         """Return the rule's update of the groups' means."""
-        from vfl.horizontal.robustness import coordinate_median
+        from vfl.horizontal.robustness import geometric_median
 
         traffic, means, everybody = Traffic(), [], []
         for group in groups(self.count, len(gathered.names), gathered.rng):
             mean, names = self.mean_of(group.tolist(), gathered, traffic)
             means.append(mean)
             everybody += names
-        rule = coordinate_median if self.rule is None else self.rule
+        rule = geometric_median if self.rule is None else self.rule
         return Combined(rule(np.stack(means)), sorted(everybody), traffic)

@@ -12,7 +12,8 @@ Kakade and Harchaoui, "Robust Aggregation for Federated Learning", 2022 (geometr
 Karimireddy, He and Jaggi, "Learning from History for Byzantine Robust Optimization", ICML 2021 (centred clipping).
 Sun et al., "Can You Really Backdoor Federated Learning?", 2019 (norm clipping). Cao et al., "FLTrust", NDSS 2021.
 Fung, Yoon and Beschastnikh, "The Limitations of Federated Learning in Sybil Settings", RAID 2020 (FoolsGold).
-Chen, Su and Xu, "Distributed Statistical Machine Learning in Adversarial Settings", 2017 (means of groups).
+Chen, Su and Xu, "Distributed Statistical Machine Learning in Adversarial Settings", 2017 (geometric median of the means
+of groups).
 """
 
 import numpy as np
