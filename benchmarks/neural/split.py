@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 import vfl
 from benchmarks.neural.sets import Tables, load
@@ -26,7 +27,7 @@ UNTAUGHT = {
     "direction": label_inference.direction_attack,
     "average": label_inference.average_attack,
 }
-KNOWN_LABELS, KNOWN_ROWS, JUDGED = 100, 400, 3_000
+KNOWN_LABELS, KNOWN_ROWS, JUDGED = 100, 400, 1_000
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ def run(data: Path, name: str, attack: bool) -> dict[str, float]:
         Whether to train without a defence, too, and to attack both.
     """
     load_torch().set_num_threads(1)
+    threadpool_limits(1)  # small matrices: threads would wait for each other
     tables = load(data, name)
     figures: dict[str, list[float]] = {}
     for seed in range(SEEDS.get(name, SEVERAL)):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 import vfl
 from benchmarks.neural.sets import Tables, load
@@ -37,7 +38,8 @@ MARVELL = vfl.Defended(labels=vfl.Marvell(), distance_correlation=0.0)
 def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with threadpool_limits(1):
+        yield
     torch.set_num_threads(threads)
 
 
