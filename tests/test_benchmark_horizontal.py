@@ -31,7 +31,7 @@ def test_scaffold_is_ahead_under_skew_and_personal_models_ahead_of_the_common_on
 
 
 def test_the_mean_collapses_under_poison_and_robust_rules_hold() -> None:
-    figures = experiments.poison([0], rounds=100)
+    figures = experiments.poison([0], rounds=50)
     assert figures["mean_collapses"]
     assert figures["points_lost"]["multi_krum"]["most"] <= 3.0
     assert figures["points_lost"]["secure_groups"]["most"] <= 3.0
