@@ -26,8 +26,8 @@ from vfl.session import Session, current
 __all__ = ["NeuralClassifier"]
 
 FloatArray = NDArray[np.float64]
-FREQUENCY = 0.5
-"""Standard deviation of a hidden unit's angle before training, in radians, for standardised inputs."""
+FREQUENCY, PHASE = 0.25, np.pi / 8
+"""Of a hidden unit's angle before training, in radians: standard deviation, and largest part of a party's phase."""
 STEPS = 400
 """Of a training whose number of epochs is left open, at least."""
 
@@ -246,12 +246,12 @@ class NeuralClassifier(BaseEstimator):  # type: ignore[misc]
         return inputs
 
     def _first(self, session: Session, plan: Plan) -> FloatArray:
-        """Return this party's part of the first weights: normal, and any phase for the ones."""
+        """Return this party's part of the first weights: normal, and a phase for the ones."""
         seed = session.rng.bits(128) if self.random_state is None else self.random_state
         rng = np.random.default_rng([seed, session.role is Role.GUEST])
         size = sum(plan.columns), plan.units
         weights = rng.normal(size=size) * FREQUENCY / np.sqrt(2 * size[0])
-        weights[0] = rng.uniform(-np.pi, np.pi, plan.units)
+        weights[0] = rng.uniform(-PHASE, PHASE, plan.units)
         clipped: FloatArray = np.clip(weights, -LARGEST_START, LARGEST_START)
         return clipped
 
