@@ -139,7 +139,7 @@ _LOGISTIC_20 = [
 LOGISTIC_20 = Chain(
     steps=tuple(Step(*step) for step in _LOGISTIC_20),
     reach=(-20.0, 20.0),
-    limbs=2,
+    limbs=1,
     guard_bits=24,
     constant=0.5,
 )

@@ -205,9 +205,12 @@ class LatticeBackend(Backend):
         """Return the sum of `terms` products number by number, modulo the first `limbs` primes of t."""
         return Slotwise(self, terms, length, limbs)
 
-    def tiled(self, rows: int, columns: int, vectors: int, bound: int) -> "Tiled":
-        """Return the product M V of many vectors in few ciphertexts, for entries of M of at most `bound`."""
-        return Tiled(self, Tiles.fewest(SHARES, rows, columns, vectors), bound)
+    def tiled(self, rows: int, columns: int, vectors: int, bound: int, *, limbs: int = RING.limbs) -> "Tiled":
+        """Return the product M V of many vectors in few ciphertexts, for entries of M of at most `bound`.
+
+        It is exact modulo t, or modulo the first prime of t if `limbs` is 1, for less than half of the cost.
+        """
+        return Tiled(self, (rows, columns, vectors), bound, limbs)
 
 
 class _Coefficients(Product):
@@ -297,10 +300,17 @@ class _Backward(_Coefficients):
 class Tiled(Product):
     """Products with a matrix that take many vectors in a ciphertext (:mod:`vfl.crypto.lattice.tiles`)."""
 
-    def __init__(self, backend: LatticeBackend, tiles: Tiles, bound: int) -> None:
-        self._backend, self._tiles, self._bound = backend, tiles, bound
-        self.vector_bytes = vector_bytes(SHARES, tiles.inputs)
-        self.product_bytes = products_bytes(SHARES, tiles.outputs, len(tiles.positions))
+    def __init__(self, backend: LatticeBackend, sizes: tuple[int, int, int], bound: int, limbs: int) -> None:
+        if limbs not in (1, RING.limbs):
+            raise EncodingOverflow(f"products in tiles have 1 or {RING.limbs} limbs, not {limbs}")
+        self._bound, self._ring = bound, Ring(RING.primes[:limbs])
+        whole = limbs == RING.limbs
+        self._params = SHARES if whole else SLOTS[0]
+        self._secret = backend.secret if whole else backend.slot_secrets[0]
+        self._peer = backend.peer if whole else backend.slot_peers[0]
+        self._tiles = tiles = Tiles.fewest(self._params, *sizes)
+        self.vector_bytes = vector_bytes(self._params, tiles.inputs)
+        self.product_bytes = products_bytes(self._params, tiles.outputs, len(tiles.positions))
 
     def prepare(self, integers: NDArray[np.int32]) -> Words:
         """Return the operand for a matrix. Raises EncodingOverflow if an entry exceeds the bound."""
@@ -310,21 +320,21 @@ class Tiled(Product):
 
     def encrypt(self, secret: Share, rng: Rng) -> FreshCiphertexts:
         """Encrypt V, (L, columns, vectors)."""
-        return self._backend.secret.encrypt(self._tiles.pack(secret), rng)
+        return self._secret.encrypt(self._tiles.pack(secret), rng)
 
     def evaluate(
         self, received: FreshCiphertexts, operand: Words, rng: Rng
     ) -> tuple[FreshCiphertexts, Share]:
         """Multiply by a matrix that :meth:`prepare` took."""
-        peer, tiles = self._backend.peer, self._tiles
+        peer, tiles = self._peer, self._tiles
         product = tiles.multiply(peer.accept(received, tiles.inputs), operand, self._bound)
         fresh, masks = peer.rerandomise(product, tiles.positions, rng)
-        return fresh, RING.negate(tiles.unpack(masks))
+        return fresh, self._ring.negate(tiles.unpack(masks))
 
     def open(self, received: FreshCiphertexts) -> Share:
         """Return the key holder's share: (L, rows, vectors)."""
         tiles = self._tiles
-        return tiles.unpack(self._backend.secret.open(received, tiles.outputs, tiles.positions))
+        return tiles.unpack(self._secret.open(received, tiles.outputs, tiles.positions))
 
 
 @final

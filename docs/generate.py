@@ -25,7 +25,7 @@ import vfl.protocols
 from vfl import LogisticRegression, config, job
 from vfl.adapter import EXPECTED_FAILED_CHECKS
 from vfl.cli import templates
-from vfl.crypto.links import EXPONENTIAL, LOGISTIC
+from vfl.crypto.links import EXPONENTIAL, LOGISTIC, LOGISTIC_20
 from vfl.protocols.wire import OPT_IN, Array, Bytes, Leakage, Message, Role, largest, message_types
 
 DOCS = Path(__file__).resolve().parent
@@ -53,7 +53,19 @@ CALLS = {
     "ftl": "in `vfl.FTLClassifier`",
 }
 TAG_BYTES = 16
-FIRST = ["session", "psi", "product", "glm", "inference", "gradient", "transfer", "split", "secagg", "ckks"]
+FIRST = [
+    "session",
+    "psi",
+    "product",
+    "glm",
+    "inference",
+    "gradient",
+    "transfer",
+    "source",
+    "split",
+    "secagg",
+    "ckks",
+]
 
 
 def messages(protocol: str = "") -> list[type[Message]]:
@@ -297,6 +309,9 @@ def links() -> str:
         scores = np.linspace(-z, z, 200_001)
         error = np.abs(LOGISTIC.clear(scores) - expit(scores)).max()
         rows.append([f"1/(1 + e^-z), {-z} to {z}", f"{error:.1e}", "-", f"{LOGISTIC.rounding:.1e}"])
+    scores = np.linspace(*LOGISTIC_20.reach, 200_001)
+    error = np.abs(LOGISTIC_20.clear(scores) - expit(scores)).max()
+    rows.append(["four steps, -20 to 20", f"{error:.1e}", "-", f"{LOGISTIC_20.rounding:.1e}"])
     for low, high in ((-10, -5), (-5, 0), (0, 3), (3, 6)):
         scores = np.linspace(low, high, 200_001)
         errors, unit = np.abs(EXPONENTIAL.clear(scores) - np.exp(scores)), np.exp(scores) + 0.0025
@@ -326,6 +341,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "secagg": of_protocol("secagg"),
     "ckks": of_protocol("ckks"),
     "transfer": of_protocol("transfer"),
+    "source": of_protocol("source"),
     "split": of_protocol("split"),
     "configuration": configuration,
     "job": job_file,

@@ -47,7 +47,17 @@ from vfl.crypto.rng import Rng
 from vfl.protocols.arithmetic import Arithmetic
 from vfl.protocols.channel import Channel
 from vfl.protocols.product import Masked, Vector, exchange, exchange_keys
-from vfl.protocols.source_plan import LARGEST_ENTRY, OPENED_BITS, SCORE_BITS, STEP_BITS, Labels, Plan
+from vfl.protocols.source_plan import (
+    FINE_BITS,
+    LARGEST_ENTRY,
+    OPENED_BITS,
+    SCORE_BITS,
+    SHORT_BITS,
+    STEP_BITS,
+    TURNS,
+    Labels,
+    Plan,
+)
 from vfl.protocols.wire import Array, Declaration, Leakage, Message, Role
 
 __all__ = ["scores", "train"]
@@ -118,7 +128,7 @@ async def train(
         place = step % plan.each * plan.batch
         batch = order[place : place + plan.batch]
         y = None if labels is None else labels[batch]
-        gradient = await layer.gradient(integers[batch], y, weights)
+        gradient = await layer.gradient(integers[batch], y, layer.shortened(weights, common))
         velocity = layer.move(step, weights, velocity, gradient, common)
         weights = RING.add(weights, velocity)
         progress(step + 1, plan.steps)
@@ -167,6 +177,10 @@ class _Layer:
         blocks = slice(0, guest), slice(guest, guest + host)
         self._own, self._other = blocks if self.arithmetic.party == 0 else blocks[::-1]
 
+    def shortened(self, weights: Share, common: Rng) -> Share:
+        """Return the share of the weights for products modulo the first prime of t: (1, columns of both, units)."""
+        return self.arithmetic.truncate(self._padded(weights, common), SHORT_BITS)[:1]
+
     async def gradient(self, rows: NDArray[np.int32], y: Labels | None, weights: Share) -> Share:
         """Return the share of the summed gradient for a batch of integers, (L, columns of both, units)."""
         turns = await self._angles(rows, weights)
@@ -182,35 +196,39 @@ class _Layer:
     async def scores(self, rows: NDArray[np.int32], weights: Share) -> Share:
         """Return the share of the scores with the fraction bits in which they are opened, (L, rows, outputs)."""
         turns = await self._angles(rows, weights)
-        hidden = await self.arithmetic.sine(turns.reshape(-1), self._plan.amplitude)
+        hidden = await self.arithmetic.sine(turns.reshape(-1), self._plan.fine_amplitude)
         summed = self._read_out(hidden.reshape(RING.limbs, *turns.shape), RING)
-        return self.arithmetic.truncate(summed, SCORE_BITS - OPENED_BITS)
+        return self.arithmetic.truncate(summed, FINE_BITS - OPENED_BITS)
 
     def move(self, step: int, weights: Share, velocity: Share, gradient: Share, common: Rng) -> Share:
         """Return the share of the next velocity."""
-        plan, sign = self._plan, RING.negate
-        momentum, rate, penalty = plan.rates(step)
-        mean = self.arithmetic.truncate(gradient, plan.gradient_shift)
+        momentum, rate, penalty = self._plan.rates(step)
+        mean = self.arithmetic.truncate(gradient, self._plan.gradient_shift)
         moved = RING.subtract(RING.scale(velocity, momentum), RING.scale(mean, rate))
         if penalty:
             decay = RING.scale(weights, penalty)
             decay[:, 0] = 0  # the weights of the ones
             moved = RING.subtract(moved, decay)
-        pad = RING.uniform(
-            common, *moved.shape[1:]
-        )  # truncated shares are not uniform, and truncation wants them so
-        moved = RING.add(moved, sign(pad) if self.arithmetic.party else pad)
-        return self.arithmetic.truncate(moved, STEP_BITS)
+        return self.arithmetic.truncate(self._padded(moved, common), STEP_BITS)
+
+    def _padded(self, share: Share, common: Rng) -> Share:
+        """Return another share of the same numbers, uniform: truncated ones are not, and truncation wants them so."""
+        pad = RING.uniform(common, *share.shape[1:])
+        return RING.subtract(share, pad) if self.arithmetic.party else RING.add(share, pad)
 
     async def _angles(self, rows: NDArray[np.int32], weights: Share) -> FloatArray:
-        """Return this party's part of the angles, in turns: (rows, units)."""
+        """Return this party's part of the angles, in turns: (rows, units). Weights may be whole or shortened."""
+        limbs = len(weights)
+        ring = Ring(RING.primes[:limbs])
         own, other = (np.ascontiguousarray(weights[:, block]) for block in (self._own, self._other))
         size, units = len(rows), weights.shape[2]
-        held, owned = (self.backend.tiled(size, w.shape[1], units, LARGEST_ENTRY) for w in (other, own))
+        held, owned = (
+            self.backend.tiled(size, w.shape[1], units, LARGEST_ENTRY, limbs=limbs) for w in (other, own)
+        )
         opened, kept = await exchange(self._peer, (held, other), (owned, owned.prepare(rows)), self._rng)
         assert opened is not None and kept is not None  # noqa: S101, PT018  (both were asked for)
-        products = RING.add(RING.add(opened, kept), RING.forward(rows, own))
-        return RING.turns(products, self._plan.turns)
+        products = ring.add(ring.add(opened, kept), ring.forward(rows, own))
+        return ring.turns(products, 1 if limbs == 1 else TURNS)
 
     async def _backward(self, rows: NDArray[np.int32], changes: Share) -> Share:
         """Return the share of both parties' inputs, transposed, times `changes`, (L, rows, units)."""

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 from typing import Self
 
@@ -13,14 +14,17 @@ from vfl.crypto.ring import RING, Share, failure_bits
 from vfl.errors import EncodingOverflow, InvalidData
 
 __all__ = [
+    "FINE_BITS",
     "GAIN",
     "LARGEST_INPUT",
     "LARGEST_OFFSET",
     "LARGEST_START",
     "OPENED_BITS",
     "SCORE_BITS",
+    "SHORT_BITS",
     "STEP_BITS",
-    "WEIGHT_BITS",
+    "TURNS",
+    "WEIGHT_UNIT",
     "Labels",
     "Plan",
 ]
@@ -31,20 +35,27 @@ LARGEST_INPUT = 4.0
 ENTRY_BITS = 12
 """Fraction bits of inputs."""
 LARGEST_ENTRY = int(LARGEST_INPUT * 2**ENTRY_BITS)
-WEIGHT_BITS = 24
-SCORE_BITS = 22
+SHORT_BITS = 9
+"""Bits that weights lose for products modulo the first prime of t."""
+WEIGHT_UNIT = RING.primes[0] * 2.0 ** (SHORT_BITS - ENTRY_BITS) / (2 * math.pi)
+"""Integer that stands for a weight of one: so that products with shortened weights are turns, as they are."""
+TURNS = round(Fraction(RING.modulus, RING.primes[0] << SHORT_BITS))
+"""What products with whole weights are multiplied by to be turns."""
+SCORE_BITS = 20
+FINE_BITS = 40
+"""Fraction bits of scores that are to be opened, before they are truncated."""
 OPENED_BITS = 14
 """Fraction bits of scores that are opened."""
-GAIN = 12.0
+GAIN = 16.0
 """Largest score, by the bound of the sine."""
-LARGEST_OFFSET = 6.0
+LARGEST_OFFSET = 4.0
 """Of the absolute values of what the guest adds to all scores."""
 LARGEST_START = 8.0
 """Of the absolute values of each party's part of the first weights."""
 STEP_BITS = 24
 GRADIENT_BITS = 24
 RESIDUAL_BITS = 18
-LEAST_RESIDUAL_BITS = 10
+LEAST_RESIDUAL_BITS = 6  # truncation rounds up or down at random, with the right mean
 FAILURE_BITS = -40
 MOST_UNITS = 1024
 MOST_BATCH = 4096
@@ -130,9 +141,9 @@ class Plan:
         return GAIN / self.units * 2.0**SCORE_BITS
 
     @property
-    def turns(self) -> int:
-        """What products of integer inputs and weights are multiplied by to be parts of a turn."""
-        return round(RING.modulus / (2 * math.pi * 2.0 ** (ENTRY_BITS + WEIGHT_BITS)))
+    def fine_amplitude(self) -> float:
+        """The same for FINE_BITS."""
+        return GAIN / self.units * 2.0**FINE_BITS
 
     @cached_property
     def residual_bits(self) -> int:
@@ -160,7 +171,7 @@ class Plan:
         """Return the integers of momentum, of the rate and of the penalty for a step."""
         rate = self.learning_rate * (0.5 + 0.5 * math.cos(math.pi * step / self.steps))
         scale = self._unit / 2.0**self.gradient_shift
-        by_gradient = rate * 2.0 ** (WEIGHT_BITS + STEP_BITS) / scale
+        by_gradient = rate * WEIGHT_UNIT * 2.0**STEP_BITS / scale
         return tuple(  # type: ignore[return-value]
             round(value)
             for value in (self.momentum * 2**STEP_BITS, by_gradient, rate * self.penalty * 2**STEP_BITS)
@@ -183,7 +194,7 @@ class Plan:
         """Return a party's part of the first weights, (columns of both, units), as its share."""
         if weights.shape != (sum(self.columns), self.units) or not (np.abs(weights) <= LARGEST_START).all():
             raise EncodingOverflow(f"first weights are {sum(self.columns)} x {self.units} numbers of up to 8")
-        return RING.encode(weights, WEIGHT_BITS)
+        return RING.encode(weights * WEIGHT_UNIT, 0)
 
     @property
     def failure_bits(self) -> float:
@@ -194,12 +205,16 @@ class Plan:
         gradient = math.log2(self._gradient) + self.residual_bits - RESIDUAL_BITS
         speed = self.learning_rate * LARGEST_INPUT * self.outputs / (1 - self.momentum)
         largest = 2 * LARGEST_START + self.steps * speed  # of the weights
-        moves = (
-            WEIGHT_BITS + STEP_BITS + math.log2(2 * speed + (1 + self.learning_rate * self.penalty) * largest)
-        )
+        moves = STEP_BITS + math.log2(WEIGHT_UNIT * (2 * speed + self.learning_rate * self.penalty * largest))
+        short = math.log2(WEIGHT_UNIT * largest)
         residual = self.residual_bits + LOGISTIC_20.guard_bits + 1
         return failure_bits(
-            [(weights, gradient), (weights, moves), (self.steps * self.batch * self.outputs, residual)]
+            [
+                (weights, gradient),
+                (weights, moves),
+                (weights, short),
+                (self.steps * self.batch * self.outputs, residual),
+            ]
         )
 
 

@@ -40,6 +40,17 @@ def test_shares_of_a_product(
     assert (RING.add(product.open(returned), kept) == RING.forward(matrix, secret)).all()
 
 
+def test_modulo_the_first_prime(parties: tuple[LatticeBackend, LatticeBackend]) -> None:
+    ring, matrix = Ring(RING.primes[:1]), RNG.integers(-(1 << 14), 1 << 14, (256, 14)).astype(np.int32)
+    secret = ring.uniform(DeterministicRng(5), 14, 32)
+    product, same = (party.tiled(256, 14, 32, 1 << 14, limbs=1) for party in parties)
+    returned, kept = same.evaluate(
+        product.encrypt(secret, DeterministicRng(6)), same.prepare(matrix), DeterministicRng(7)
+    )
+    assert product.product_bytes < 0.5 * parties[0].tiled(256, 14, 32, 1 << 14).product_bytes
+    assert (ring.add(product.open(returned), kept) == ring.forward(matrix, secret)).all()
+
+
 def test_sizes() -> None:
     """256 rows of 14 columns and 32 vectors: one ciphertext in and fifteen out; the other way round fourteen."""
     there, back = Tiles.fewest(SHARES, 256, 14, 32), Tiles.fewest(SHARES, 14, 256, 32)
@@ -50,6 +61,8 @@ def test_what_does_not_fit_is_refused(parties: tuple[LatticeBackend, LatticeBack
     holder, _ = parties
     with pytest.raises(EncodingOverflow, match="8193"):
         holder.tiled(1, 8193, 1, 1)
+    with pytest.raises(EncodingOverflow, match="not 2"):
+        holder.tiled(1, 1, 1, 1, limbs=2)
     product = holder.tiled(2, 2, 1, 7)
     with pytest.raises(EncodingOverflow, match="bound 7"):
         product.prepare(np.full((2, 2), -8, np.int32))

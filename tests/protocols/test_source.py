@@ -13,7 +13,7 @@ from vfl.errors import EncodingOverflow, InvalidData
 from vfl.protocols import source
 from vfl.protocols.channel import Party, memory_pair, run_local
 from vfl.protocols.record import Transcript
-from vfl.protocols.source_plan import GAIN, WEIGHT_BITS, Labels, Plan, sylvester
+from vfl.protocols.source_plan import GAIN, WEIGHT_UNIT, Labels, Plan, sylvester
 from vfl.protocols.wire import Leakage, Role
 
 Floats = NDArray[np.float64]
@@ -40,6 +40,7 @@ def clear(plan: Plan, inputs: Floats, labels: Labels, weights: Floats, common: A
             order = common.permutation(plan.rows)
         place = step % plan.each * plan.batch
         batch = order[place : place + plan.batch]
+        RING.uniform(common, *weights.shape)  # the stream goes on as on shares
         z = inputs[batch] @ weights
         residuals = expit(GAIN / plan.units * np.sin(z) @ readout + labels.offset) - labels.y[batch]
         gradient = inputs[batch].T @ (np.cos(z) * (residuals @ readout.T)) / plan.batch
@@ -48,7 +49,7 @@ def clear(plan: Plan, inputs: Floats, labels: Labels, weights: Floats, common: A
         decay[0] = 0
         velocity = plan.momentum * velocity - rate * (gradient + decay)
         weights = weights + velocity
-        RING.uniform(common, *weights.shape)  # the stream goes on as on shares
+        RING.uniform(common, *weights.shape)
     return weights
 
 
@@ -74,7 +75,7 @@ def on_shares(plan: Plan, transcript: Transcript | None = None) -> tuple[Floats,
         host=source.scores(ends[1], host, shares[1], plan, rngs[1]),
     )
     assert scored["host"] is None
-    return RING.decode(RING.add(*shares), WEIGHT_BITS), scored["guest"]
+    return RING.decode(RING.add(*shares), 0) / WEIGHT_UNIT, scored["guest"]
 
 
 PLANS = [
@@ -94,3 +95,67 @@ def test_weights_and_scores_are_those_of_the_clear(plan: Plan) -> None:
     np.testing.assert_allclose(
         scores, GAIN / plan.units * np.sin(inputs @ expected) @ plan.readout, atol=5e-3
     )
+
+
+def test_what_crosses() -> None:
+    """Keys, ciphertexts, and the host's share of the scores at the end: as often and as large as the module says."""
+    transcript, plan = Transcript(), PLANS[1]
+    on_shares(plan, transcript)
+    kinds = [record.kind for record in transcript.records]
+    assert {kind.split(".")[0] for kind in kinds} == {"product", "source"}
+    assert [
+        r.kind for r in transcript.records if r.leakage is not Leakage.CIPHERTEXT and "keys" not in r.kind
+    ] == ["source.scores"]
+    products, angles, chain, cosines = 2 * 4, 3, 4 * 2, 2
+    scoring = 2 + 4 + 2  # keys, a product, and the sines, which the guest encrypts alone
+    assert len(kinds) == 2 + plan.steps * (products + angles + chain + cosines) + scoring + 1
+    assert kinds.count("source.scores") == 1
+
+
+def test_formats_follow_the_sizes() -> None:
+    small, large = (
+        Plan(1000, (14, 10), 32, 1, 3, 256, 0.1, 0.9, 0.0),
+        Plan(10**6, (26, 25), 32, 1, 5, 256, 0.1, 0.9, 0.0),
+    )
+    assert small.residual_bits > large.residual_bits
+    assert max(small.failure_bits, large.failure_bits) <= -40
+    assert (small.batch, small.each, small.steps) == (256, 3, 9)
+    assert Plan(100, (2, 1), 32, 1, 3, 256, 0.1, 0.9, 0.0).steps == 3
+
+
+@pytest.mark.parametrize(
+    ("sizes", "text"),
+    [
+        ((100, (2, 0), 32, 1, 1, 10), "columns of both parties"),
+        ((100, (2, 1), 2000, 1, 1, 10), "1024 units"),
+        ((100, (2, 5000), 32, 1, 1, 10), "4096 columns"),
+        ((10**5, (2, 1), 32, 1, 1, 8192), "batches of 4096"),
+        ((100, (2, 1), 8, 8, 1, 10), "raise hidden_units"),
+        ((10**9, (1000, 1000), 1024, 100, 1000, 4096), "a truncation fails"),
+    ],
+)
+def test_sizes_out_of_bounds_are_refused(sizes: Any, text: str) -> None:
+    with pytest.raises(InvalidData, match=text):
+        Plan(*sizes, 0.1, 0.9, 0.0)  # type: ignore[call-arg]
+
+
+def test_inputs_and_first_weights_have_to_fit() -> None:
+    plan = PLANS[0]
+    for value in (4.1, np.nan, np.inf):
+        with pytest.raises(EncodingOverflow, match="exceeds 4"):
+            plan.integers(np.full((2, 3), value))
+    with pytest.raises(EncodingOverflow, match="7 x 8"):
+        plan.start(np.full((7, 8), 8.1))
+    with pytest.raises(EncodingOverflow, match="7 x 8"):
+        plan.start(np.zeros((6, 8)))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(32, 10), (8, 1), (5, 3), (100, 40)])
+def test_the_readout_tells_classes_apart(rows: int, columns: int) -> None:
+    matrix = sylvester(rows, columns)
+    assert matrix.shape == (rows, columns)
+    assert (np.abs(matrix) == 1).all()
+    assert len(np.unique(matrix, axis=1).T) == columns
+    if rows == 32:
+        assert (matrix.T @ matrix == 32 * np.eye(columns)).all()
+        assert len(np.unique(matrix, axis=0)) == rows
