@@ -28,7 +28,7 @@ __all__ = ["NeuralClassifier"]
 FloatArray = NDArray[np.float64]
 FREQUENCY, PHASE = 0.25, np.pi / 8
 """Of a hidden unit's angle before training, in radians: standard deviation, and largest part of a party's phase."""
-STEPS = 400
+STEPS = 600
 """Of a training whose number of epochs is left open, at least."""
 
 
@@ -44,7 +44,7 @@ class NeuralClassifier(BaseEstimator):  # type: ignore[misc]
     hidden_units : int
         More than classes.
     epochs : int or None
-        Passes over the rows; None takes as many as make 400 steps or a few more.
+        Passes over the rows; None takes as many as make 600 steps or a few more.
     batch_size : int
         Rows in a step; rows that are left over are left out of an epoch, other ones in each.
     learning_rate : float
