@@ -1,5 +1,6 @@
 """PyTorch, imported when a network is made, and networks whose first weights come from a seed of their own."""
 
+import importlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,10 +23,9 @@ def load_torch() -> Any:
         If it is not installed.
     """
     try:
-        import torch
+        return importlib.import_module("torch")
     except ImportError:
-        raise ConfigError("neural networks need PyTorch: pip install 'vfl[torch]'") from None
-    return torch
+        raise ConfigError("split networks need PyTorch: pip install 'vfl[torch]'") from None
 
 
 def perceptron(inputs: int, hidden: Sequence[int], outputs: int) -> Any:
