@@ -118,11 +118,11 @@ MISTAKES = {
     ),
     "unknown leakage": (
         ("[policy]", '[policy]\naccept_leakage = ["scores"]'),
-        ["accept_leakage", "scores", "gradient, payload, representation, score"],
+        ["accept_leakage", "scores", "gradient, noisy_label, payload, representation, row_gradient, score"],
     ),
     "a class that needs no consent": (
         ("[policy]", '[policy]\naccept_leakage = ["public"]'),
-        ["accept_leakage", "public", "gradient, payload, representation, score"],
+        ["accept_leakage", "public", "gradient, noisy_label, payload, representation, row_gradient, score"],
     ),
     "not TOML": (('name = "bank"', "name = bank"), ["not TOML", "line 2"]),
     "a key twice": (('role = "guest"', 'role = "guest"\nrole = "host"'), ["not TOML", "line 4"]),
