@@ -1,13 +1,15 @@
 """Train a neural network across two parties and compare it with a pooled network of the same width.
 
     python -m benchmarks.neural --data DIR [--set default_credit|vehicle|digits] [--mode source|split] [--attack]
+                                [--seeds K]
 
 DIR holds guest.csv and host.csv with integer identifiers, the guest's with labels y; or it holds folders of that kind,
 of which `--set` names one (default_credit without it). The digits, in left and right halves, come with scikit-learn.
 Rows whose identifier is divisible by 5 are held out. `--mode source` trains vfl.NeuralClassifier on shares in two
 processes over mutual TLS, `--mode split` vfl.SplitClassifier; `--attack` adds attacks. The last line printed is one
 JSON object with `auc` (two classes) or `accuracy`, that of a pooled network as `pooled_auc` or `pooled_accuracy`, and
-`step_seconds`; of sets of few rows, means over three first weights, with `_spread`: the largest minus the smallest.
+`step_seconds`; of sets of few rows, means over three first weights (K, if given), with
+`_spread`: the largest minus the smallest.
 """
 
 import argparse
@@ -26,6 +28,7 @@ def main() -> None:
     parser.add_argument("--set", metavar="|".join(SETS))
     parser.add_argument("--mode", choices=["source", "split"], default="source")
     parser.add_argument("--attack", action="store_true")
+    parser.add_argument("--seeds", type=int, help="trainings, from other first weights each")
     options, others = parser.parse_known_args()
     if others and others[0] != "--role":
         parser.error(f"unknown arguments: {' '.join(others)}")
@@ -34,7 +37,9 @@ def main() -> None:
         mode.party(others[1:], options.data, options.set)
         return
     folder, name = find(parser, options.data, options.set)
-    print(json.dumps(mode.run(folder, name, options.attack)))
+    if options.seeds is not None and options.seeds < 1:
+        parser.error("--seeds takes a positive number")
+    print(json.dumps(mode.run(folder, name, options.attack, options.seeds)))
 
 
 def find(parser: argparse.ArgumentParser, folder: Path | None, name: str | None) -> tuple[Path, str]:

@@ -27,7 +27,7 @@ LARGE = 5_000
 
 def party(arguments: list[str], folder: Path, name: str) -> None:
     """Be one of the two processes: warm up, train, score held-out rows; the guest leaves figures in a file."""
-    role, work = arguments[0], Path(arguments[1])
+    role, work, seeds = arguments[0], Path(arguments[1]), int(arguments[2])
     tables = load(folder, name)
     values = tables.guest if role == "guest" else tables.host
     train, test = np.flatnonzero(~tables.test), np.flatnonzero(tables.test)
@@ -40,7 +40,7 @@ def party(arguments: list[str], folder: Path, name: str) -> None:
     with vfl.connect(work / f"{role}.toml") as session:
         fit(train[:300], epochs=2)  # compiles
         start, used, before = time.monotonic(), time.process_time(), sum(session.channel.bytes.values())
-        trained = [fit(train) for _ in range(1 if len(train) > LARGE else SEEDS)]
+        trained = [fit(train) for _ in range(seeds)]
         seconds, processor = time.monotonic() - start, time.process_time() - used
         sent = sum(session.channel.bytes.values()) - before
         found = [fitted.predict_proba(values[test]) for fitted in trained]
@@ -70,13 +70,14 @@ def pooled(tables: Tables) -> list[float]:
     return found
 
 
-def run(data: Path, name: str, attack: bool) -> dict[str, Any]:
-    """Train over two processes; return the figures."""
+def run(data: Path, name: str, attack: bool, seeds: int | None) -> dict[str, Any]:
+    """Train over two processes, so many times or as the number of rows suggests; return the figures."""
     tables = load(data, name)
+    seeds = seeds or (1 if (~tables.test).sum() > LARGE else SEEDS)
     with tempfile.TemporaryDirectory() as folder:
         configure(Path(folder))
         command = [sys.executable, "-m", "benchmarks.neural", "--data", str(data), "--set", name]
-        processes = [subprocess.Popen([*command, "--role", role, folder]) for role in PARTIES]
+        processes = [subprocess.Popen([*command, "--role", role, folder, str(seeds)]) for role in PARTIES]
         codes = [process.wait() for process in processes]
         if any(codes):
             sys.exit(f"a party failed: exit codes {codes}")

@@ -126,7 +126,7 @@ def pooled(tables: Tables, seed: int) -> float:
     return tables.measure(network.fit(columns[rows], tables.y[rows]).predict_proba(columns[~rows]))
 
 
-def run(data: Path, name: str, attack: bool) -> dict[str, float]:
+def run(data: Path, name: str, attack: bool, seeds: int | None) -> dict[str, float]:
     """Return the figures of a set; the seeds' means.
 
     Parameters
@@ -135,12 +135,13 @@ def run(data: Path, name: str, attack: bool) -> dict[str, float]:
     name : str
     attack : bool
         Whether to train without a defence, too, and to attack both.
+    seeds : int or None
     """
     load_torch().set_num_threads(1)
     threadpool_limits(1)  # small matrices: threads would wait for each other
     tables = load(data, name)
     figures: dict[str, list[float]] = {}
-    for seed in range(SEEDS.get(name, SEVERAL)):
+    for seed in range(seeds or SEEDS.get(name, SEVERAL)):
         found = {f"pooled_{tables.figure}": pooled(tables, seed)}
         for prefix, defence in (("", vfl.Defended()), ("undefended_", vfl.Undefended())):
             if prefix and not attack:
