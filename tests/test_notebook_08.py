@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.notebooks import ROOT, complaints, execute, printed
+from tests.notebooks import ROOT, figures_of
 
 NOTEBOOK = ROOT / "notebooks" / "08_attacks_and_defences.ipynb"
 
@@ -25,10 +25,7 @@ FIGURES = """{
 
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Any]:
-    """What the notebook's own kernel has computed, without a warning."""
-    notebook = execute(NOTEBOOK, FIGURES, timeout=240)
-    assert complaints(notebook) == []
-    found: dict[str, Any] = printed(notebook)
+    found: dict[str, Any] = figures_of(NOTEBOOK, FIGURES)
     return found
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.notebooks import ROOT, complaints, execute, printed
+from tests.notebooks import ROOT, figures_of
 
 # Each runs after the notebook's own cells and prints what the assertions need.
 GAN = """{
@@ -23,10 +23,7 @@ INCENTIVES = """{
 
 
 def figures(name: str, expression: str) -> Any:
-    """Return what the notebook's own kernel has computed, without a warning."""
-    notebook = execute(ROOT / "notebooks" / name, expression, timeout=240)
-    assert complaints(notebook) == []
-    return printed(notebook)
+    return figures_of(ROOT / "notebooks" / name, expression)
 
 
 @pytest.mark.slow
