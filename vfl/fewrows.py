@@ -1,5 +1,6 @@
 """Tables of a party, and what its peer states: what the estimators of transfer and of networks check."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,11 @@ from numpy.typing import NDArray
 from vfl import data
 from vfl.errors import InvalidData, MalformedMessage
 
-__all__ = ["all_labels", "all_rows", "known_columns", "no_labels", "stated"]
+__all__ = ["LARGEST_COLUMNS", "all_labels", "all_rows", "known_columns", "no_labels", "stated"]
 
 FloatArray = NDArray[np.float64]
 LARGEST_COLUMNS = 10_000
+"""That a peer may state, and scores."""
 
 
 def known_columns(table: Any, expected: tuple[str, ...], party: str) -> FloatArray:
@@ -80,8 +82,8 @@ def all_labels(
     return both
 
 
-def stated(said: dict[str, str], name: str, party: str) -> int:
-    """Return a number of columns or scores that the peer `party` stated.
+def stated(said: Mapping[str, str], name: str, largest: int, party: str, what: str = "") -> int:
+    """Return a number from 1 to `largest` that the peer `party` stated under `name`; `what` is the words for it.
 
     Raises
     ------
@@ -89,6 +91,7 @@ def stated(said: dict[str, str], name: str, party: str) -> int:
         If it is no plausible one.
     """
     text = said.get(name, "")
-    if not text.isascii() or not text.isdecimal() or len(text) > 6 or not 1 <= int(text) <= LARGEST_COLUMNS:
-        raise MalformedMessage(f"{party} did not state a plausible number of {name}")
+    digits = text.isascii() and text.isdecimal() and len(text) <= len(str(largest))
+    if not digits or not 1 <= int(text) <= largest:
+        raise MalformedMessage(f"{party} did not state a plausible {what or f'number of {name}'}")
     return int(text)

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from vfl import data, model, stored, tables
 from vfl.crypto.product import LatticeBackend
-from vfl.fewrows import all_labels, all_rows, known_columns, no_labels, stated
+from vfl.fewrows import LARGEST_COLUMNS, all_labels, all_rows, known_columns, no_labels, stated
 from vfl.protocols.transfer import ftl
 from vfl.protocols.transfer.ftl_terms import LARGEST_INPUT, Guest, Host, Plan
 from vfl.protocols.wire import Leakage, Role
@@ -211,10 +211,11 @@ class FTLClassifier(BaseEstimator):  # type: ignore[misc]
 
     def _fit_host(self, session: Session, inputs: FloatArray, own: dict[str, object]) -> None:
         said = session.call("FTLClassifier.fit", self._shared(len(inputs)), own)[0]
-        self.model_id_, self.scores_ = said.get("model", "")[:32], stated(said, "scores", session.peer.name)
-        plan = self._plan(
-            len(inputs), (stated(said, "columns", session.peer.name), inputs.shape[1]), self.scores_
+        scores, theirs = (
+            stated(said, name, LARGEST_COLUMNS, session.peer.name) for name in ("scores", "columns")
         )
+        self.model_id_, self.scores_ = said.get("model", "")[:32], scores
+        plan = self._plan(len(inputs), (theirs, inputs.shape[1]), scores)
         start = Host(inputs, self._first(session, inputs), plan)
         with session.phases.phase("train") as progress:
             found = session.run(ftl.host(session.channel, start, LatticeBackend, session.rng, progress))
@@ -228,7 +229,8 @@ class FTLClassifier(BaseEstimator):  # type: ignore[misc]
         y = np.where(labels.encoded[:, None] == places, 1.0, -1.0)
         own |= {"model": self.model_id_, "scores": len(places)}
         said = session.call("FTLClassifier.fit", self._shared(rows), own)[0]
-        plan = self._plan(rows, (inputs.shape[1], stated(said, "columns", session.peer.name)), len(places))
+        theirs = stated(said, "columns", LARGEST_COLUMNS, session.peer.name)
+        plan = self._plan(rows, (inputs.shape[1], theirs), len(places))
         start = Guest(inputs, y, self._first(session, inputs), plan)
         with session.phases.phase("train") as progress:
             found, self.loss_curve_ = session.run(

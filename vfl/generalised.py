@@ -17,6 +17,7 @@ from vfl import data, exchange, model, strict, tables
 from vfl.blocks import Block, Limits
 from vfl.errors import InvalidData, MalformedMessage
 from vfl.families import Family, Target
+from vfl.fewrows import stated
 from vfl.inference import Summary
 from vfl.protocols import score
 from vfl.protocols.wire import Role
@@ -256,7 +257,7 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
             rows=rows,
             validation_rows=max(1, round(rows * self.validation_fraction)) if self.early_stopping else 0,
             columns=_all_columns(session, columns, theirs),
-            models=_stated(told, "models", data.LARGEST_CLASSES, session.peers[0].name),
+            models=stated(told, "models", data.LARGEST_CLASSES, session.peers[0].name),
             family=self._family,
             strength=self._strength(rows),
             intercept=self.fit_intercept,
@@ -341,22 +342,22 @@ class GeneralisedLinear(BaseEstimator):  # type: ignore[misc]
 
 def _all_columns(session: Session, own: int, theirs: tuple[dict[str, str], ...]) -> tuple[int, ...]:
     """Return the numbers of columns of the guest and of each host; several hosts learn them from the guest."""
-    stated = [
-        _stated(said, "columns", LARGEST_COLUMNS, peer.name)
+    counts = [
+        stated(said, "columns", LARGEST_COLUMNS, peer.name)
         for said, peer in zip(theirs, session.peers, strict=True)
     ]
     guest = session.role is Role.GUEST
     if len(session.hosts) == 1:
-        return (own, *stated) if guest else (*stated, own)
-    told = session.call("columns", {}, dict(zip(session.hosts, stated, strict=True)) if guest else {})
+        return (own, *counts) if guest else (*counts, own)
+    told = session.call("columns", {}, dict(zip(session.hosts, counts, strict=True)) if guest else {})
     if guest:
-        return (own, *stated)
-    every = tuple(_stated(told[0], name, LARGEST_COLUMNS, session.peer.name) for name in session.hosts)
+        return (own, *counts)
+    every = tuple(stated(told[0], name, LARGEST_COLUMNS, session.peer.name) for name in session.hosts)
     if every[session.hosts.index(session.name)] != own:
         raise MalformedMessage(
             f"{session.peer.name} states another number of columns than {session.name} has"
         )
-    return (*stated, *every)
+    return (*counts, *every)
 
 
 def _total(curves: list[list[float]]) -> list[float]:
@@ -369,11 +370,3 @@ def _positive_integer(value: Any, *others: Any) -> bool:
     if value is None or isinstance(value, str):
         return value in others
     return bool(value >= 1 and value == int(value))
-
-
-def _stated(own: Mapping[str, str], name: str, high: int, party: str) -> int:
-    """Return a number that a party stated, if it is plausible."""
-    text = own.get(name, "")
-    if not text.isascii() or not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= high:
-        raise MalformedMessage(f"{party} did not state a plausible number of {name}")
-    return int(text)

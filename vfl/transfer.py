@@ -16,8 +16,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from vfl import data, model, stored, tables
 from vfl.distillation import FOLDS, Teacher, cross_fitted, student
-from vfl.errors import InvalidData, LeakageWarning, LocalProtocolError, MalformedMessage, SchemaMismatch
-from vfl.fewrows import all_labels, all_rows, known_columns, no_labels
+from vfl.errors import InvalidData, LeakageWarning, LocalProtocolError, SchemaMismatch
+from vfl.fewrows import all_labels, all_rows, known_columns, no_labels, stated
 from vfl.protocols.transfer import oneshot
 from vfl.protocols.wire import Leakage, Role
 from vfl.representations import Encoder
@@ -240,7 +240,7 @@ class TransferClassifier(BaseEstimator):  # type: ignore[misc]
         self.model_id_ = session.rng.bytes(16).hex()
         theirs = session.call("TransferClassifier.fit", {"rows": rows}, own | {"model": self.model_id_})
         self.lengths_ = tuple(
-            _length(said.get("components", ""), peer.name)
+            stated(said, "components", LARGEST_COMPONENTS, peer.name)
             for said, peer in zip(theirs, session.peers, strict=True)
         )
         with session.phases.phase("train"):
@@ -272,15 +272,3 @@ class TransferClassifier(BaseEstimator):  # type: ignore[misc]
             "guest": own,
             "overlap": boosted(np.hstack([common[taught], encoded[taught]]), labels),
         }
-
-
-def _length(text: str, party: str) -> int:
-    """Return a stated number of components, if it is plausible."""
-    if (
-        not text.isascii()
-        or not text.isdecimal()
-        or len(text) > 6
-        or not 1 <= int(text) <= LARGEST_COMPONENTS
-    ):
-        raise MalformedMessage(f"{party} did not state a plausible number of components")
-    return int(text)

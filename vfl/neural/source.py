@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from vfl import data, model, tables
 from vfl.crypto.pads import Pads
 from vfl.crypto.ring import Share
-from vfl.fewrows import all_labels, no_labels, stated
+from vfl.fewrows import LARGEST_COLUMNS, all_labels, no_labels, stated
 from vfl.neural import halves
 from vfl.protocols import source
 from vfl.protocols.source_plan import LARGEST_INPUT, LARGEST_START, Labels, Plan
@@ -216,8 +216,11 @@ class NeuralClassifier(BaseEstimator):  # type: ignore[misc]
         """Store what is known before training."""
         peer, guest = session.peer.name, session.role is Role.GUEST
         told = {name: str(value) for name, value in own.items()} if guest else said
-        self.model_id_, self.outputs_ = told.get("model", "")[:32], stated(told, "scores", peer)
-        both = len(features.names) + guest, stated(said, "columns", peer)
+        self.model_id_, self.outputs_ = (
+            told.get("model", "")[:32],
+            stated(told, "scores", LARGEST_COLUMNS, peer),
+        )
+        both = len(features.names) + guest, stated(said, "columns", LARGEST_COLUMNS, peer)
         self.columns_ = both if guest else both[::-1]
         self.feature_names_in_ = np.array(features.names, dtype=object)
         self.n_features_in_, self.role_ = len(features.names), session.role.value
