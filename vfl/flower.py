@@ -26,7 +26,6 @@ SecAgg+. The extra ``[flower]`` installs Flower; 1.41 is the version that this w
 
 import contextlib
 import hashlib
-import importlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -39,7 +38,8 @@ from vfl.cohort import CohortConfig, RoundFile, load_cohort
 from vfl.crypto.fixedpoint import FixedPoint
 from vfl.crypto.rng import SystemRng
 from vfl.crypto.weighted import WeightedEncoding
-from vfl.errors import ConfigError, InvalidData, MalformedMessage, VFLError
+from vfl.errors import InvalidData, MalformedMessage, VFLError
+from vfl.extras import load
 from vfl.protocols.secagg.client import QUESTIONS, Client, Result
 from vfl.protocols.secagg.frozen import freeze, thaw
 from vfl.protocols.secagg.messages import Invitation
@@ -56,10 +56,7 @@ Floats = NDArray[np.float64]
 
 
 def _flower() -> Any:
-    try:
-        return importlib.import_module("flwr.app")
-    except ImportError:
-        raise ConfigError("this takes Flower: pip install vfl[flower]") from None
+    return load("flwr.app", "this takes Flower: pip install vfl[flower]")
 
 
 class _Agreed:

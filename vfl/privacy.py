@@ -12,12 +12,12 @@ aggregator, the other clients, the public. The noise is sized for the clients th
 takes the package dp-accounting: ``pip install vfl[dp]``.
 """
 
-import importlib
 import math
 from typing import Any
 
 from vfl.crypto.noisy import NoisyEncoding
-from vfl.errors import ConfigError, EncodingOverflow, InvalidData
+from vfl.errors import EncodingOverflow, InvalidData
+from vfl.extras import load
 from vfl.protocols.secagg.policy import Policy
 
 __all__ = ["ClientPrivacy", "calibrated"]
@@ -123,10 +123,6 @@ def _epsilon(event: Any, delta: float) -> float:
 
 def accounting() -> Any:
     """Return dp-accounting, which is installed by the extra [dp]."""
-    try:
-        importlib.import_module("dp_accounting.rdp")
-        return importlib.import_module("dp_accounting")
-    except ImportError:
-        raise ConfigError(
-            "differential privacy takes the package dp-accounting: pip install vfl[dp]"
-        ) from None
+    missing = "differential privacy takes the package dp-accounting: pip install vfl[dp]"
+    load("dp_accounting.rdp", missing)
+    return load("dp_accounting", missing)

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 import vfl
 from benchmarks.neural.sets import Tables, load
 from vfl.attacks import feature_inference, label_inference
-from vfl.neural.backend import load_torch
+from vfl.extras import load_torch
 from vfl.neural.defences import Defence, leakage
 
 __all__ = ["Run", "features_explained", "gradient_aucs", "heads", "run", "train"]

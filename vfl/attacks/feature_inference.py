@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vfl.neural.backend import draw, load_torch, perceptron
+from vfl.extras import load_torch
+from vfl.neural.backend import draw, perceptron
 from vfl.protocols import split
 from vfl.protocols.channel import Record
 

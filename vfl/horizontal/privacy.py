@@ -20,7 +20,6 @@ and Steinke, "The Discrete Gaussian for Differential Privacy", NeurIPS 2020. Acc
 """
 
 import functools
-import importlib
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +27,8 @@ from typing import Any
 import numpy as np
 
 from vfl.crypto.rng import Rng, SystemRng
-from vfl.errors import ConfigError, InvalidData, PolicyRefused
+from vfl.errors import InvalidData, PolicyRefused
+from vfl.extras import load_opacus
 from vfl.horizontal.composing import Needs
 from vfl.horizontal.optimisation import RecordCost
 from vfl.horizontal.robustness import clipped
@@ -133,11 +133,7 @@ class PrivacyLedger:
 def _record_epsilon(costs: tuple[RecordCost, ...], delta: float) -> float:
     if not costs:
         return 0.0
-    try:
-        accountants = importlib.import_module("opacus.accountants")
-    except ImportError:
-        raise ConfigError("privacy of single records takes Opacus: pip install 'vfl[torch]'") from None
-    accountant = accountants.RDPAccountant()
+    accountant = load_opacus("accountants").RDPAccountant()
     accountant.history = list(costs)
     return float(accountant.get_epsilon(delta))
 

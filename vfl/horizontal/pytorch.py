@@ -16,7 +16,6 @@ as one without a break; between machines, versions and numbers of threads bits m
 
 import copy
 import hashlib
-import importlib
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -27,26 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfl.errors import ConfigError, InvalidData
+from vfl.extras import load_torch
 from vfl.horizontal.models import accuracy, labels_of, places
 from vfl.horizontal.vectors import Matrix, Vector, flatten, unflatten
 
 __all__ = ["TorchModel", "is_module", "outputs"]
 
 _CHANCE = threading.Lock()  # PyTorch has one generator for all threads
-
-
-def torch() -> Any:
-    """Return PyTorch.
-
-    Raises
-    ------
-    ConfigError
-        If it is not installed.
-    """
-    try:
-        return importlib.import_module("torch")
-    except ImportError:
-        raise ConfigError("a model of PyTorch takes PyTorch: pip install 'vfl[torch]'") from None
 
 
 def is_module(model: Any) -> bool:
@@ -63,7 +49,7 @@ def outputs(module: Any, X: Matrix) -> int:
     InvalidData
         If its outputs are not one row for each row.
     """
-    package = torch()
+    package = load_torch()
     copied, first = copy.deepcopy(module).eval(), next(module.parameters(), None)
     if first is None:
         raise ConfigError("the module has no parameter that is to be trained")
@@ -96,7 +82,7 @@ class TorchModel:
     def __init__(
         self, module: Any, classes: Iterable[Any] | None = None, loss: Callable[[Any, Any], Any] | None = None
     ) -> None:
-        self._torch = torch()
+        self._torch = load_torch()
         self._module = copy.deepcopy(module)
         self._loss = loss
         self.classes = None if classes is None else np.unique(np.array(list(classes)))

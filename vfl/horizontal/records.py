@@ -25,7 +25,6 @@ Sources: Abadi et al., "Deep Learning with Differential Privacy", CCS 2016. Miro
 """
 
 import functools
-import importlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -35,27 +34,14 @@ from numpy.typing import NDArray
 
 from vfl.crypto.rng import Rng, SystemRng
 from vfl.errors import ConfigError, InvalidData, TrainingDiverged
+from vfl.extras import load_opacus, load_torch
 from vfl.horizontal.models import Model
 from vfl.horizontal.optimisation import Local, RecordCost
 from vfl.horizontal.privacy import noisy
-from vfl.horizontal.pytorch import TorchModel, torch
+from vfl.horizontal.pytorch import TorchModel
 from vfl.horizontal.vectors import Rows, Vector, flatten, unflatten
 
-__all__ = ["RecordPrivacy", "opacus", "sampled"]
-
-
-def opacus(module: str = "") -> Any:
-    """Return a module of Opacus.
-
-    Raises
-    ------
-    ConfigError
-        If it is not installed.
-    """
-    try:
-        return importlib.import_module(f"opacus{module}")
-    except ImportError:
-        raise ConfigError("privacy of single records takes Opacus: pip install 'vfl[torch]'") from None
+__all__ = ["RecordPrivacy", "sampled"]
 
 
 def sampled(rows: int, chance: float, rng: Rng) -> NDArray[np.int64]:
@@ -149,12 +135,12 @@ class _Opacus:
     """One client's module under Opacus, in float64 and on the processor."""
 
     def __init__(self, model: TorchModel, rule: RecordPrivacy, start: Vector, secret: Rng) -> None:
-        self._torch, self._model = torch(), model
+        self._torch, self._model = load_torch(), model
         inner = model.module(start).cpu().double().train()
-        errors = opacus(".validators").ModuleValidator.validate(inner, strict=False)
+        errors = load_opacus("validators").ModuleValidator.validate(inner, strict=False)
         if errors:
             raise ConfigError(f"Opacus has no gradients of single records for this module: {errors[0]}")
-        self._wrapped = opacus(".grad_sample").GradSampleModule(inner, loss_reduction="sum")
+        self._wrapped = load_opacus("grad_sample").GradSampleModule(inner, loss_reduction="sum")
         self._parameters = [part for part in inner.parameters() if part.requires_grad]
         self._optimizer = _optimizer()(
             self._torch.optim.SGD(self._parameters, lr=1.0),
@@ -196,9 +182,9 @@ class _Opacus:
 @functools.cache
 def _optimizer() -> Any:
     """Return Opacus' optimiser, with the noise of this library."""
-    package = torch()
+    package = load_torch()
 
-    class SecretNoise(opacus(".optimizers").DPOptimizer):  # type: ignore[misc]
+    class SecretNoise(load_opacus("optimizers").DPOptimizer):  # type: ignore[misc]
         """Takes an :class:`vfl.crypto.rng.Rng` as its generator."""
 
         def add_noise(self) -> None:

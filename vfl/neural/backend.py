@@ -1,31 +1,17 @@
 """PyTorch, imported when a network is made, and networks whose first weights come from a seed of their own."""
 
-import importlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vfl.errors import ConfigError, SchemaMismatch
+from vfl.errors import SchemaMismatch
+from vfl.extras import load_torch
 
-__all__ = ["Arrays", "arrays_of", "draw", "load_torch", "perceptron", "restore"]
+__all__ = ["Arrays", "arrays_of", "draw", "perceptron", "restore"]
 
 Arrays = dict[str, NDArray[Any]]
-
-
-def load_torch() -> Any:
-    """Return PyTorch.
-
-    Raises
-    ------
-    ConfigError
-        If it is not installed.
-    """
-    try:
-        return importlib.import_module("torch")
-    except ImportError:
-        raise ConfigError("split networks need PyTorch: pip install 'vfl[torch]'") from None
 
 
 def perceptron(inputs: int, hidden: Sequence[int], outputs: int) -> Any:

@@ -14,9 +14,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from vfl import data, tables
 from vfl.errors import InvalidData, MalformedMessage, SchemaMismatch
-from vfl.fewrows import no_labels
+from vfl.extras import load_torch
+from vfl.fewrows import no_labels, stated
 from vfl.neural import defences, split_sides
-from vfl.neural.backend import load_torch
 from vfl.neural.defences import Defence, Defended, Undefended
 from vfl.neural.inputs import Inputs, Values
 from vfl.neural.towers import Bottom, top
@@ -222,7 +222,8 @@ class SplitClassifier(BaseEstimator):  # type: ignore[misc]
         own |= {"model": self.model_id_, "order": order}
         told = session.call("SplitClassifier.fit", self._shared(len(values)), own)
         self.widths_ = tuple(
-            _width(said.get("width", ""), peer.name) for said, peer in zip(told, session.peers, strict=True)
+            stated(said, "width", LARGEST_WIDTH, peer.name, "length of its embeddings")
+            for said, peer in zip(told, session.peers, strict=True)
         )
         self.plan_, self.classes_ = self._plan(len(values), order), labels.classes
         places, seed = labels.encoded.astype(np.int64), self._seed(session)
@@ -352,10 +353,3 @@ class SplitClassifier(BaseEstimator):  # type: ignore[misc]
 
 def _positive(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= 1
-
-
-def _width(text: str, party: str) -> int:
-    """Return a stated length of embeddings, if it is plausible."""
-    if not text.isascii() or not text.isdecimal() or len(text) > 4 or not 1 <= int(text) <= LARGEST_WIDTH:
-        raise MalformedMessage(f"{party} did not state a plausible length of its embeddings")
-    return int(text)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfl.crypto.rng import Rng
+from vfl.extras import load_torch
 from vfl.neural import defences
-from vfl.neural.backend import load_torch
 from vfl.neural.defences import Defence, Defended, Marvell, NoisyEmbeddings, RandomisedLabels
 from vfl.neural.inputs import Values
 from vfl.neural.towers import Bottom, distance_correlation

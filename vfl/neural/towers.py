@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from vfl.neural.backend import draw, load_torch, perceptron
+from vfl.extras import load_torch
+from vfl.neural.backend import draw, perceptron
 from vfl.neural.inputs import Values
 
 __all__ = ["Bottom", "distance_correlation", "top"]
